@@ -1,0 +1,51 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* One body, one program for each way of attaching it.
+ *
+ * fentry programs and BTF tracepoints get their arguments as an array of u64 and may follow kernel pointers: the
+ * verifier knows the types. A kprobe gets registers and has to ask for every field.
+ */
+#pragma once
+
+/* bcc rewrites what it knows to be a kernel pointer into bpf_probe_read calls; behind this it no longer knows. */
+static __always_inline void *opaque(u64 pointer) {
+  asm volatile("" : "+r"(pointer));
+  return (void *)pointer;
+}
+
+/* The address as a number to compute with. The verifier lets nobody multiply or shift a pointer that it knows the type
+ * of; negated it is a number. */
+static __always_inline u64 address_of(void *pointer) {
+  u64 number = (u64)pointer;
+
+  asm volatile("%0 = -%0" : "+r"(number));
+  return -number;
+}
+
+/* pointer->field, by a plain load where the verifier allows it. */
+#define READ(direct, pointer, field)                                                        \
+  ({                                                                                        \
+    typeof((pointer)->field) value_ = 0;                                                    \
+    if (direct)                                                                             \
+      value_ = (pointer)->field;                                                            \
+    else                                                                                    \
+      bpf_probe_read_kernel(&value_, sizeof(value_), &(pointer)->field);                    \
+    value_;                                                                                 \
+  })
+
+/* body(void *first_argument, bool direct) as NAME_btf (fentry, tracepoint) and NAME_kprobe. */
+#define ON_FIRST_ARGUMENT(name, body)                                                       \
+  int name##_btf(u64 *ctx) {                                                                \
+    body(opaque(ctx[0]), true);                                                             \
+    return 0;                                                                               \
+  }                                                                                         \
+  int name##_kprobe(struct pt_regs *ctx) {                                                  \
+    body(opaque(PT_REGS_PARM1(ctx)), false);                                                \
+    return 0;                                                                               \
+  }
+
+/* Has the compiler describe a type that no map holds; the map itself is never made. */
+#define LAYOUT(name, type) BPF_ARRAY(name##_layout, type, 1)
+
+static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk, bool direct) {
+  return direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
+}

@@ -1,0 +1,512 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* TCP request latency and service time, one record a connection, changed in place.
+ *
+ * A client socket sends a request and is handed the response; a server socket is handed a request and sends the
+ * response. All programs but `readable` run in the context of the process that owns the socket and under the socket's
+ * lock, and `readable` under its spinlock, so that a record has one writer at a time and needs no atomic operation.
+ *
+ * Whether a read brought anything new is asked of tcp_sock, not of the call's arguments: copied_seq moves for data that
+ * was handed over, and for nothing else (not for MSG_PEEK, -EAGAIN or a read of nothing).
+ *
+ * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, SAMPLE, OUTLIER_NS, OWNERS, CLOSED_PAGES, CLOSED_WAKE; with
+ * mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of decode.py: SIDE_*, ORIGIN_*, END_*, MEASURE_*.
+ */
+#include "histogram.h"
+#include "programs.h"
+
+#define PROTOCOL_TCP 6
+#define FAMILY_IPV4 2
+#define FAMILY_IPV6 10
+#define TCP_DATA_OFFSET 12 /* of the byte in struct tcphdr that has the header's length */
+
+#define UNSEEN ~0ULL
+#define SAMPLED_OUT 1 /* a start that no clock shows: this exchange is not measured */
+
+struct endpoint {
+  u8 local[16]; /* IPv4 as v4-mapped IPv6 */
+  u8 remote[16];
+  u16 local_port; /* both in host order */
+  u16 remote_port;
+  u8 side;
+  u8 origin;
+  u8 end;
+  u8 unsplit; /* exchanges whose `wait` was not seen, 255 at most */
+};
+
+struct connection {
+  u64 socket; /* the kernel's address of it; 0: the slot is free */
+  u64 start;  /* ns; 0: no exchange under way */
+  u64 ready;  /* ns; when its first data reached the socket */
+  u64 events;
+  u64 sum;
+  u64 min;
+  u64 max;
+  u64 square_low;
+  u64 wait; /* ns, sum: data at the socket until handed over */
+  u64 sent;
+  u64 received;
+  struct endpoint endpoint;
+  u32 square_high;
+  u32 seen; /* stream position which a read must pass to bring something new */
+  u32 pid;
+  u32 srtt_us;
+  u32 retransmits;
+  u32 used; /* 2^20 ns, for who leaves first */
+};
+
+struct event {
+  u64 time; /* ns, CLOCK_MONOTONIC, of its end */
+  u64 latency;
+  u64 wait; /* ns: data at the socket until handed over; UNSEEN where its arrival was not seen */
+  u64 socket;
+  struct endpoint endpoint;
+  u32 pid;
+  u32 srtt_us;
+};
+
+struct owner_name {
+  char name[16];
+};
+
+/* Every figure that is not a latency: what was produced, and what was lost by which cause. */
+struct counters {
+  u64 events;
+  u64 events_lost; /* ring buffer full */
+  u64 connections;
+  u64 closed;
+  u64 closed_lost; /* ring buffer full */
+  u64 evicted;     /* made room for another connection; their figures are delivered */
+  u64 contended;   /* two CPUs wanted the same set; tried again at the socket's next event */
+  u64 outliers;
+  u64 sampled_out;
+  u64 unanswered; /* closed or evicted with an exchange under way */
+  u64 clock;      /* end before start: cannot be, so it is counted */
+};
+
+/* A socket has two sets of WAYS slots to be in. */
+struct set_tags {
+  u64 socket[WAYS]; /* one cache line: where in the set a socket is */
+};
+
+BPF_ARRAY(tags, struct set_tags, SETS);
+BPF_ARRAY(locks, u64, LOCKS);
+BPF_F_TABLE("array", u32, struct connection, connections, SETS *WAYS, BPF_F_MMAPABLE);
+BPF_PERCPU_ARRAY(counters, struct counters, 1);
+BPF_TABLE("lru_hash", u32, struct owner_name, owners, OWNERS);
+BPF_RINGBUF_OUTPUT(closed, CLOSED_PAGES);
+LAYOUT(closed, struct connection);
+#ifdef EVENT_PAGES
+BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
+LAYOUT(events, struct event);
+#else
+BPF_PERCPU_ARRAY(distributions, struct distribution, MEASURES);
+#endif
+
+static __always_inline struct counters *this_cpu_counters(void) {
+  u32 zero = 0;
+
+  return counters.lookup(&zero);
+}
+
+#define COUNT(cause)                                                                        \
+  ({                                                                                        \
+    struct counters *counters_ = this_cpu_counters();                                       \
+    if (counters_)                                                                          \
+      counters_->cause += 1;                                                                \
+  })
+
+/* A socket's two sets. */
+static __always_inline u32 set_of(u64 socket, bool second) {
+  u64 mixed = socket * 0x9e3779b97f4a7c15ULL;
+  u64 half = second ? (mixed ^ (mixed >> 29)) & 0xffffffff : mixed >> 32;
+
+  return (half * SETS) >> 32;
+}
+
+static __always_inline struct connection *slot_at(u32 set, u32 way) {
+  u32 slot = set * WAYS + way;
+
+  return connections.lookup(&slot);
+}
+
+static __always_inline struct connection *find_in(u32 set, u64 socket) {
+  struct set_tags *t = tags.lookup(&set);
+
+  if (!t)
+    return NULL;
+#pragma unroll
+  for (u32 way = 0; way < WAYS; way++)
+    if (t->socket[way] == socket)
+      return slot_at(set, way);
+  return NULL;
+}
+
+static __always_inline struct connection *find(struct sock *sk) {
+  u64 socket = address_of(sk);
+  struct connection *c = find_in(set_of(socket, false), socket);
+
+  return c ? c : find_in(set_of(socket, true), socket);
+}
+
+static __always_inline void read_transport(struct connection *c, struct sock *sk, bool direct) {
+  struct tcp_sock *tp = tcp_sock_of(sk, direct);
+
+  if (!tp)
+    return;
+  c->sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
+  c->received = READ(direct, tp, bytes_received);
+  c->retransmits = READ(direct, tp, total_retrans);
+  c->srtt_us = READ(direct, tp, srtt_us) >> 3;
+}
+
+/* The record goes to user space; its slot may be used again. */
+static __always_inline void hand_over(struct connection *c, u8 end) {
+  struct counters *count = this_cpu_counters();
+  struct connection *copy = closed.ringbuf_reserve(sizeof(*copy));
+
+  if (!count) {
+    if (copy)
+      closed.ringbuf_discard(copy, BPF_RB_NO_WAKEUP);
+    return;
+  }
+  count->closed += 1;
+  if (end == END_EVICTED)
+    count->evicted += 1;
+  if (c->start)
+    count->unanswered += 1;
+  if (!copy) {
+    count->closed_lost += 1;
+    return;
+  }
+  __builtin_memcpy(copy, c, sizeof(*copy));
+  copy->endpoint.end = end;
+  /* A wake-up costs microseconds: one for many records. */
+  closed.ringbuf_submit(copy, count->closed % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+}
+
+static __always_inline void untag(u32 set, u64 socket) {
+  struct set_tags *t = tags.lookup(&set);
+
+  if (!t)
+    return;
+#pragma unroll
+  for (u32 way = 0; way < WAYS; way++)
+    if (t->socket[way] == socket)
+      t->socket[way] = 0;
+}
+
+static __always_inline void forget(struct connection *c) {
+  u64 socket = c->socket;
+
+  hand_over(c, END_CLOSED);
+  untag(set_of(socket, false), socket);
+  untag(set_of(socket, true), socket);
+  c->socket = 0;
+}
+
+/* A free slot of the socket's two sets, else the one that was used longest ago. */
+static __always_inline u32 choose(u32 first, u32 second) {
+  u32 chosen = first * WAYS, oldest = ~0U;
+
+#pragma unroll
+  for (u32 i = 0; i < 2 * WAYS; i++) {
+    u32 slot = i < WAYS ? first * WAYS + i : second * WAYS + i - WAYS;
+    struct connection *c = connections.lookup(&slot);
+    u32 used = c && c->socket ? c->used : 0;
+
+    if (used < oldest) {
+      oldest = used;
+      chosen = slot;
+    }
+  }
+  return chosen;
+}
+
+/* What does not change while the connection lives. */
+static __always_inline void identify(struct connection *c, struct sock *sk) {
+  struct sock_common *common = &sk->__sk_common;
+  u16 family = 0, port = 0;
+
+  bpf_probe_read_kernel(&family, sizeof(family), &common->skc_family);
+  bpf_probe_read_kernel(&c->endpoint.local_port, sizeof(u16), &common->skc_num);
+  bpf_probe_read_kernel(&port, sizeof(port), &common->skc_dport);
+  c->endpoint.remote_port = bpf_ntohs(port);
+  if (family == FAMILY_IPV6) {
+    bpf_probe_read_kernel(c->endpoint.local, 16, &common->skc_v6_rcv_saddr);
+    bpf_probe_read_kernel(c->endpoint.remote, 16, &common->skc_v6_daddr);
+  } else {
+    c->endpoint.local[10] = c->endpoint.local[11] = 0xff;
+    c->endpoint.remote[10] = c->endpoint.remote[11] = 0xff;
+    bpf_probe_read_kernel(&c->endpoint.local[12], 4, &common->skc_rcv_saddr);
+    bpf_probe_read_kernel(&c->endpoint.remote[12], 4, &common->skc_daddr);
+  }
+}
+
+/* There is no compare-and-exchange before 5.12, but who adds one and then reads one is alone. */
+static __always_inline bool try_lock(u64 *lock) {
+  __sync_fetch_and_add(lock, 1);
+  if (*(volatile u64 *)lock == 1)
+    return true;
+  __sync_fetch_and_add(lock, -1);
+  return false;
+}
+
+static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 side, u8 origin, bool direct) {
+  struct tcp_sock *tp = tcp_sock_of(sk, direct);
+  struct connection *c = connections.lookup(&slot);
+  u32 set = slot / WAYS;
+  struct set_tags *t = tags.lookup(&set);
+
+  if (!c || !t || !tp)
+    return NULL;
+  t->socket[slot % WAYS] = 0;
+  if (c->socket)
+    hand_over(c, END_EVICTED);
+  __builtin_memset(c, 0, sizeof(*c));
+  identify(c, sk);
+  c->endpoint.side = side;
+  c->endpoint.origin = origin;
+  c->seen = READ(direct, tp, copied_seq);
+  c->used = bpf_ktime_get_ns() >> 20;
+  c->socket = address_of(sk);
+  t->socket[slot % WAYS] = c->socket;
+  COUNT(connections);
+  return c;
+}
+
+/* A record for this socket, or NULL where another CPU is changing its sets: the socket's next event tries again. */
+static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origin, bool direct) {
+  u32 first = set_of(address_of(sk), false), second = set_of(address_of(sk), true);
+  u32 first_lock = first % LOCKS, second_lock = second % LOCKS;
+  u64 *one = locks.lookup(&first_lock), *two = locks.lookup(&second_lock);
+  struct connection *c = NULL;
+
+  if (!one || !two)
+    return NULL;
+  if (try_lock(one)) {
+    if (one == two || try_lock(two)) {
+      c = fill(choose(first, second), sk, side, origin, direct);
+      if (one != two)
+        __sync_fetch_and_add(two, -1);
+    }
+    __sync_fetch_and_add(one, -1);
+  }
+  if (!c)
+    COUNT(contended);
+  return c;
+}
+
+/* A connection whose birth was not seen. Only a socket that was accepted inherits its listener's backlog. */
+static __always_inline struct connection *add_unseen(struct sock *sk, bool direct) {
+  u8 side = READ(direct, sk, sk_max_ack_backlog) ? SIDE_SERVER : SIDE_CLIENT;
+
+  return add(sk, side, ORIGIN_UNSEEN, direct);
+}
+
+/* The process that used the connection last. Programs in softirq must not come here. */
+static __always_inline void own(struct connection *c, u64 now) {
+  u32 pid = bpf_get_current_pid_tgid() >> 32;
+  struct owner_name owner = {};
+
+  c->used = now >> 20;
+  if (c->pid == pid)
+    return;
+  c->pid = pid;
+  bpf_get_current_comm(owner.name, sizeof(owner.name));
+  owners.update(&pid, &owner);
+}
+
+static __always_inline u64 begin(u64 now) {
+  if (SAMPLE != 0xffffffff && bpf_get_prandom_u32() > SAMPLE) {
+    COUNT(sampled_out);
+    return SAMPLED_OUT;
+  }
+  return now;
+}
+
+#ifdef EVENT_PAGES
+static __always_inline void emit(struct connection *c, u64 now, u64 latency, u64 wait) {
+  struct counters *count = this_cpu_counters();
+  struct event *e = events.ringbuf_reserve(sizeof(*e));
+
+  if (!count) {
+    if (e)
+      events.ringbuf_discard(e, BPF_RB_NO_WAKEUP);
+    return;
+  }
+  count->events += 1;
+  if (!e) {
+    count->events_lost += 1;
+    return;
+  }
+  e->time = now;
+  e->latency = latency;
+  e->wait = wait;
+  e->socket = c->socket;
+  e->endpoint = c->endpoint;
+  e->pid = c->pid;
+  e->srtt_us = c->srtt_us;
+  events.ringbuf_submit(e, count->events % EVENT_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+}
+#else
+static __always_inline void distribute(u32 measure, u64 value) {
+  struct distribution *d = distributions.lookup(&measure);
+
+  if (d)
+    distribution_add(d, value);
+}
+#endif
+
+/* An exchange ended now. */
+static __always_inline void finish(struct connection *c, u64 now, u64 wait) {
+  bool client = c->endpoint.side == SIDE_CLIENT;
+  u64 latency = now - c->start, high = c->square_high;
+
+  if (now < c->start) {
+    COUNT(clock);
+    return;
+  }
+  if (latency > OUTLIER_NS) {
+    COUNT(outliers);
+    return;
+  }
+  if (!c->events || latency < c->min)
+    c->min = latency;
+  if (latency > c->max)
+    c->max = latency;
+  c->events += 1;
+  c->sum += latency;
+  if (wait != UNSEEN)
+    c->wait += wait;
+  else if (c->endpoint.unsplit < 255)
+    c->endpoint.unsplit += 1;
+  add_square(&c->square_low, &high, latency);
+  c->square_high = high;
+#ifdef EVENT_PAGES
+  emit(c, now, latency, wait);
+#else
+  distribute(client ? MEASURE_REQUEST : MEASURE_SERVICE, latency);
+  if (wait != UNSEEN) {
+    distribute(client ? MEASURE_WAKEUP : MEASURE_PICKUP, wait);
+    if (client)
+      distribute(MEASURE_WIRE, latency - wait);
+  }
+#endif
+}
+
+/* Under the socket's lock, in the sender's context, before anything was queued. */
+static __always_inline void send(struct sock *sk, bool direct) {
+  struct connection *c = find(sk);
+  struct tcp_sock *tp;
+  u64 now;
+
+  if (!c)
+    c = add_unseen(sk, direct);
+  tp = tcp_sock_of(sk, direct);
+  if (!c || !tp)
+    return;
+  if (c->endpoint.side == SIDE_CLIENT) {
+    if (c->start) /* more of a request, or another one before the answer */
+      return;
+    now = bpf_ktime_get_ns();
+    own(c, now);
+    c->start = begin(now);
+    c->ready = 0;
+    c->seen = READ(direct, tp, rcv_nxt);
+    return;
+  }
+  if (!c->start) /* more of a response, or something nobody asked for */
+    return;
+  if (c->start != SAMPLED_OUT) {
+    now = bpf_ktime_get_ns();
+    own(c, now);
+    finish(c, now, c->ready ? c->start - c->ready : UNSEEN);
+    read_transport(c, sk, direct);
+  }
+  c->start = 0;
+  c->ready = 0;
+  c->seen = READ(direct, tp, copied_seq);
+}
+ON_FIRST_ARGUMENT(send, send)
+
+/* Under the socket's lock, in the reader's context, after each segment that was copied. */
+static __always_inline void receive(struct sock *sk, bool direct) {
+  struct connection *c = find(sk);
+  struct tcp_sock *tp;
+  u64 now;
+
+  if (!c)
+    c = add_unseen(sk, direct);
+  tp = tcp_sock_of(sk, direct);
+  if (!c || !tp)
+    return;
+  if (c->endpoint.side == SIDE_CLIENT ? !c->start : c->start != 0)
+    return; /* more of a response, or more of a request */
+  if ((s32)(READ(direct, tp, copied_seq) - c->seen) <= 0)
+    return; /* nothing that came since: a peek, an empty read, the rest of an earlier response */
+  if (c->start == SAMPLED_OUT) {
+    c->start = 0;
+    return;
+  }
+  now = bpf_ktime_get_ns();
+  own(c, now);
+  if (c->endpoint.side == SIDE_SERVER) {
+    c->start = begin(now);
+    return;
+  }
+  finish(c, now, c->ready ? now - c->ready : UNSEEN);
+  c->start = 0;
+  read_transport(c, sk, direct);
+}
+ON_FIRST_ARGUMENT(receive, receive)
+
+static __always_inline void arrived(struct connection *c) {
+  bool awaited = c->endpoint.side == SIDE_CLIENT ? c->start > SAMPLED_OUT : !c->start;
+
+  if (awaited && !c->ready)
+    c->ready = bpf_ktime_get_ns();
+}
+
+/* In softirq, or with the socket's backlog, when data can be read. */
+static __always_inline void readable(struct sock *sk, bool direct) {
+  struct connection *c = find(sk);
+
+  if (c)
+    arrived(c);
+}
+ON_FIRST_ARGUMENT(readable, readable)
+
+/* Kernels before 6.3 have no tracepoint for that: every segment is seen, and those without data are left out. */
+int packet_btf(u64 *ctx) {
+  struct connection *c = find(opaque(ctx[0]));
+  struct sk_buff *skb = opaque(ctx[1]);
+  u8 header = 0;
+
+  if (!c)
+    return 0;
+  bpf_probe_read_kernel(&header, sizeof(header), skb->head + skb->transport_header + TCP_DATA_OFFSET);
+  if (skb->len > (header >> 4) * 4)
+    arrived(c);
+  return 0;
+}
+
+/* sk, old state, new state: everything that TCP does to a connection's life goes through here. */
+int state_btf(u64 *ctx) {
+  struct sock *sk = opaque(ctx[0]);
+  int old = ctx[1], new = ctx[2];
+  struct connection *c;
+
+  if (new == TCP_ESTABLISHED && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) {
+    c = find(sk);
+    if (c) /* its death was missed and its address is used again */
+      forget(c);
+    add(sk, old == TCP_SYN_SENT ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, true);
+  } else if (new == TCP_CLOSE) {
+    c = find(sk);
+    if (c) {
+      read_transport(c, sk, true);
+      forget(c);
+    }
+  }
+  return 0;
+}

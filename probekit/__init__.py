@@ -1,0 +1,43 @@
+"""probekit: a plugin-based eBPF probe framework.
+
+What this module exports is the public API; it changes incompatibly only with the major version, before 1.0 with the minor
+one. Everything else may change at any time.
+"""
+
+from __future__ import annotations
+
+import pluggy
+
+from .model import (
+    Aggregator,
+    Attached,
+    AttachPlan,
+    AttachPoint,
+    Batch,
+    Bucket,
+    Column,
+    Columns,
+    Decoder,
+    Distribution,
+    Exporter,
+    Figures,
+    LiveMap,
+    Observation,
+    Snapshot,
+    Source,
+    SourceKind,
+    Table,
+    Way,
+)
+from .options import Bytes, Seconds, option
+
+__version__ = "0.1.0"
+
+hook = pluggy.HookimplMarker("probekit")
+"""Marks a function of a plugin as the implementation of the hook of its name."""
+
+__all__ = [
+    "Aggregator", "AttachPlan", "AttachPoint", "Attached", "Batch", "Bucket", "Bytes", "Column", "Columns", "Decoder",
+    "Distribution", "Exporter", "Figures", "LiveMap", "Observation", "Seconds", "Snapshot", "Source", "SourceKind",
+    "Table", "Way", "hook", "option",
+]  # fmt: skip

@@ -1,0 +1,10 @@
+"""Helpers for aggregators: histograms. Stage 8.
+
+An aggregator is an object that a probe returns from `probekit_aggregate`; these are the pieces that probes share.
+"""
+
+from __future__ import annotations
+
+from .histogram import Histogram
+
+__all__ = ["Histogram"]

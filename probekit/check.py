@@ -1,0 +1,87 @@
+"""`probekit check`: what this machine and this kernel offer, found by really loading and attaching."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import shutil
+from collections.abc import Iterator
+
+from attrs import frozen
+
+from . import bpf, install
+from .compile import compile_plan, find_libbcc
+from .errors import MissingError, ProbekitError
+from .kernel import KernelFacts
+from .load import Loaded
+from .model import AttachPoint
+from .pipeline import Planned
+
+
+@frozen
+class Fact:
+    """A line of the report.
+
+    Attributes:
+        name: What was looked at.
+        good: It is there; None where it is told only.
+        text: What was found.
+        remedy: What to do where it is missing.
+    """
+
+    name: str
+    good: bool | None
+    text: str
+    remedy: str = ""
+
+
+def machine(kernel: KernelFacts) -> Iterator[Fact]:
+    """Facts that all probes need."""
+    yield Fact("kernel", None, f"{kernel.release} on {kernel.machine}, {kernel.cpus} CPUs possible")
+    yield Fact(
+        "privileges", kernel.privileged, ", ".join(sorted(kernel.capabilities)) or f"none, as user {os.geteuid()}",
+        "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+    )  # fmt: skip
+    yield Fact(
+        "BTF", kernel.btf is not None, str(kernel.btf) if kernel.btf else "missing",
+        "boot a kernel built with CONFIG_DEBUG_INFO_BTF; all current distributions' are",
+    )  # fmt: skip
+    yield Fact("kprobes", None, "yes" if kernel.kprobes else "no: this kernel was built without them")
+    try:
+        yield Fact("bcc library", True, str(find_libbcc()))
+    except MissingError:
+        yield Fact("bcc library", False, "missing", install.command())
+    module = importlib.util.find_spec("bcc")
+    real = module is not None and importlib.util.find_spec("bcc.libbcc") is not None
+    if module is not None and not real:
+        yield Fact("bcc for Python", False, f"{module.origin} is not the BPF Compiler Collection", "pip uninstall bcc")
+    else:
+        yield Fact(
+            "bcc for Python", real, str(module.origin) if module else "missing",
+            f"{install.command()}; a virtual environment has to be made with --system-site-packages",
+        )  # fmt: skip
+    bpftool = shutil.which("bpftool", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    yield Fact("bpftool", bpftool is not None, bpftool or "missing", install.command())
+
+
+def probe(planned: Planned, kernel: KernelFacts) -> Iterator[Fact]:
+    """Tries every way of one probe, not only the best ones."""
+    try:
+        compiled = compile_plan(planned.plan, kernel)
+        with Loaded(compiled, planned.plan, kernel) as loaded:
+            locked = sum(bpf.locked_bytes(live.fd) for live in loaded.maps.values())
+            yield Fact("maps", None, f"{len(loaded.maps)}, {locked / 1e6:.2f} MB locked")
+            for observation in planned.plan.observations:
+                tried = [(point, loaded.try_point(point)) for point in observation.points]
+                loaded.detach()
+                works = any(reason is None for _, reason in tried)
+                lacking = "the probe cannot run" if observation.needed else f"without: {observation.without}"
+                yield Fact(observation.name, works or None if not observation.needed else works, "", lacking)
+                for point, reason in tried:
+                    yield Fact(f"  {_named(point)}", None, reason or "works")
+    except ProbekitError as error:
+        yield Fact("compile and load", False, error.message, error.hint)
+
+
+def _named(point: AttachPoint) -> str:
+    return f"{point.way.value} {point.target}"

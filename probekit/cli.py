@@ -1,0 +1,252 @@
+"""The command line, and the only place where errors are shown."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import sys
+import threading
+import traceback
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import click
+
+from . import __version__, config, kernel, plugins
+from .errors import InputError, MissingError, ProbekitError
+from .model import Snapshot
+from .plugins import EXPORTERS, PROBES, Plugins
+
+
+def main() -> None:
+    """Runs the command line and exits: 0 well, 2 the input, 3 the kernel or the machine, 4 an exporter."""
+    sys.exit(invoke(sys.argv[1:]))
+
+
+def invoke(arguments: list[str]) -> int:
+    """Runs a command; every error becomes a message on standard error and an exit code."""
+    try:
+        result = commands.main(arguments, prog_name="probekit", standalone_mode=False)
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Abort:
+        _complain("interrupted")
+        return 130
+    except click.ClickException as error:
+        error.show()
+        return error.exit_code
+    except ProbekitError as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        _complain(error.message, error.hint)
+        return error.exit_code
+    except BrokenPipeError:
+        _quieten()
+        return 4
+    except Exception as error:
+        if "--debug" in arguments:
+            traceback.print_exc()
+        _complain(f"internal error: {type(error).__name__}: {error}", "probekit --debug ... shows where; please report it")
+        return 1
+
+
+def _complain(message: str, hint: str = "") -> None:
+    first, *rest = message.splitlines()
+    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
+    click.echo("\n".join([first, *rest]), err=True)
+    if hint:
+        click.secho("hint: ", fg="cyan", bold=True, nl=False, err=True)
+        click.echo(hint, err=True)
+
+
+def _quieten() -> None:
+    """Nobody reads standard output any more: what is still in its buffer has nowhere to go."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.option("--debug", is_flag=True, help="Show tracebacks.")
+@click.version_option(__version__, prog_name="probekit")
+def commands(debug: bool) -> None:
+    """Kernel measurements from a TOML file."""
+
+
+@commands.command()
+@click.argument("probes", nargs=-1, required=True, metavar="PROBE...")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="The TOML file; without it, defaults and stdout.")
+@click.option("--duration", help="How long to measure, such as 60s.  [default: until Ctrl-C]")
+@click.option("--interval", help="Time between two progress reports, such as 10s.")
+@click.option("--export", "exports", multiple=True, metavar="KIND[:PATH]", help="One more exporter; may be given again.")
+@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Overrides, such as probe.latency.sample=0.1.")
+def run(
+    probes: tuple[str, ...],
+    file: Path | None,
+    duration: str | None,
+    interval: str | None,
+    exports: tuple[str, ...],
+    settings: tuple[str, ...],
+) -> int:
+    """Measure until the duration is over, Ctrl-C or SIGTERM."""
+    found = plugins.discover()
+    document = config.read(file) if file else {}
+    for name, value in (("duration", duration), ("interval", interval)):
+        if value is not None:
+            document.setdefault("run", {})[name] = value
+    for assignment in settings:
+        config.assign(document, assignment)
+    if exports:
+        document["export"] = [*document.get("export", []), *(_exporter(text) for text in exports)]
+    if not document.get("export"):
+        document["export"] = [{"kind": "stdout"}]
+    chosen = _structure(document, tuple(dict.fromkeys(probes)), found, str(file) if file else "")
+    facts = _privileged()
+
+    from . import pipeline  # after what can be said without it: NumPy takes its time
+
+    stop = threading.Event()
+    terminal = sys.stderr.isatty()
+    if terminal:
+        click.secho(f"putting {', '.join(probes)} together ...", dim=True, err=True)
+    outcome = pipeline.run(chosen, found, facts, stop, _announce(stop, chosen), _progress if terminal else _no_progress)
+    for failure in outcome.failures:
+        _complain(failure.message, failure.hint)
+        if "Broken pipe" in failure.message:
+            _quieten()
+    return 4 if outcome.failures else 0
+
+
+@commands.command()
+@click.argument("probes", nargs=-1, metavar="[PROBE...]")
+def check(probes: tuple[str, ...]) -> int:
+    """Show what this kernel offers, by loading and attaching."""
+    from . import check as checks
+    from . import pipeline
+
+    found = plugins.discover()
+    facts = kernel.detect()
+    good = _report("machine", checks.machine(facts))
+    if not facts.privileged or facts.btf is None:
+        return 3
+    for name in probes or found.names(PROBES):
+        settings = _structure({}, (name,), found, "")
+        good &= _report(name, checks.probe(pipeline.plan(settings, found, facts)[0], facts))
+    return 0 if good else 3
+
+
+@commands.command(name="list")
+def list_plugins() -> None:
+    """Show the installed probes and exporters."""
+    rows = [("KIND", "NAME", "MODULE", "FROM")]
+    for info in plugins.discover().describe():
+        kind = "probe" if info.group == PROBES else "exporter"
+        rows.append((kind, info.name, info.module, f"{info.distribution} {info.version}"))
+    widths = [max(len(row[i]) for row in rows) for i in range(4)]
+    for row in rows:
+        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@commands.group(name="config")
+def config_group() -> None:
+    """Write and check configuration files."""
+
+
+@config_group.command()
+@click.argument("probes", nargs=-1, required=True, metavar="PROBE...")
+def init(probes: tuple[str, ...]) -> None:
+    """Print a commented configuration with every option."""
+    from . import reference
+
+    found = plugins.discover()
+    exporters = {name: _exporter_type(found)(name) for name in ("json", "csv", "stdout")}
+    click.echo(reference.toml({name: _probe_type(found)(name) for name in probes}, exporters), nl=False)
+
+
+@config_group.command()
+@click.argument("file", type=click.Path(path_type=Path))
+def validate(file: Path) -> None:
+    """Check a configuration file."""
+    document = config.read(file)
+    tables = document.get("probe", {})
+    _structure(document, tuple(tables) if isinstance(tables, dict) else (), plugins.discover(), str(file))
+    click.echo(f"{file}: valid")
+
+
+def _probe_type(found: Plugins) -> config.TypeOf:
+    return lambda name: found.call(PROBES, name, "probekit_config", name=name)  # type: ignore[no-any-return]
+
+
+def _exporter_type(found: Plugins) -> config.TypeOf:
+    return lambda name: found.call(EXPORTERS, name, "probekit_config", name=name)  # type: ignore[no-any-return]
+
+
+def _structure(document: Mapping[str, Any], probes: tuple[str, ...], found: Plugins, origin: str) -> config.Settings:
+    return config.structure(document, probes, _probe_type(found), _exporter_type(found), origin)
+
+
+def _exporter(text: str) -> dict[str, str]:
+    kind, colon, path = text.partition(":")
+    if not kind or (colon and not path):
+        raise InputError(f"--export {text}: has to be KIND or KIND:PATH, such as json:latency.json")
+    return {"kind": kind, "path": path} if colon else {"kind": kind}
+
+
+def _privileged() -> kernel.KernelFacts:
+    facts = kernel.detect()
+    if not facts.privileged:
+        raise MissingError(
+            f"user {os.geteuid()} may not load programs into the kernel",
+            "run as root (sudo), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+        )
+    return facts
+
+
+def _announce(stop: threading.Event, settings: config.Settings) -> Callable[[Mapping[str, Any]], None]:
+    def announce(loaded: Mapping[str, Any]) -> None:
+        """Says that the run has begun; from here on a signal ends it with its results."""
+
+        def end(number: int, frame: Any) -> None:
+            stop.set()
+            signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
+
+        for number in (signal.SIGINT, signal.SIGTERM):
+            signal.signal(number, end)
+        until = f"for {settings.run.duration:g} s" if settings.run.duration else "until Ctrl-C"
+        click.echo(f"measuring {', '.join(loaded)} {until}", err=True)
+
+    return announce
+
+
+def _progress(snapshot: Snapshot) -> None:
+    figures = snapshot.figures
+    parts = [f"{snapshot.taken - snapshot.started:5.0f} s  {snapshot.probe}"]
+    for distribution in figures.distributions[:1]:
+        wanted = ("p50", "p99", "p99.9")
+        shown = "  ".join(f"{n} {distribution.percentiles[n]:,.1f}" for n in wanted if n in distribution.percentiles)
+        parts.append(f"{distribution.events:,} {distribution.name}  {shown} {distribution.unit if shown else ''}".rstrip())
+    for table in figures.tables[:1]:
+        parts.append(f"{len(table.key):,} {table.name}")
+    lost = sum(figures.lost.values())
+    parts.append(f"lost {lost:,}" if lost else "nothing lost")
+    click.echo("  ".join(parts), err=True)
+
+
+def _no_progress(snapshot: Snapshot) -> None:
+    """In a pipe nobody watches."""
+
+
+def _report(title: str, facts: Any) -> bool:
+    good = True
+    click.secho(title, bold=True)
+    for fact in facts:
+        mark, colour = {True: ("ok", "green"), False: ("no", "red"), None: ("  ", None)}[fact.good]
+        click.secho(f"  {mark} ", fg=colour, nl=False)
+        click.echo(f"{fact.name}: {fact.text}" if fact.text else fact.name)
+        if fact.good is False and fact.remedy:
+            click.secho(f"     {fact.remedy}", fg="cyan")
+        good &= fact.good is not False
+    return good
+
+
+with contextlib.suppress(AttributeError):
+    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

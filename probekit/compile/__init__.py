@@ -1,0 +1,130 @@
+"""C and the kernel's types to an object, through bcc in a process of its own. Stage 3."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from ..errors import CompileError, MissingError
+from ..kernel import KernelFacts, libbcc_bpf
+from ..model import AttachPlan, MapSpec, Object, Way
+from ..paths import bpf_folder
+from . import headers
+from .cache import Cache, default_folder
+
+_FORMAT = "1"  # changes whenever an object of an older probekit cannot be loaded any more
+
+
+def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = None) -> Object:
+    """The object of a plan, from the cache where it is there.
+
+    Args:
+        plan: What to compile.
+        kernel: The kernel to compile for.
+        cache: Where objects are kept.
+
+    Raises:
+        MissingError: bcc, bpftool or the kernel's BTF is missing.
+        CompileError: bcc refuses the source.
+    """
+    if kernel.btf is None:
+        raise MissingError(
+            "this kernel has no BTF (/sys/kernel/btf/vmlinux is missing)",
+            "boot a kernel built with CONFIG_DEBUG_INFO_BTF; all current distributions' are",
+        )
+    cache = cache or Cache(default_folder())
+    cache.prepare()
+    libbcc = find_libbcc()
+    include = _include(plan)
+    key = _digest(
+        _FORMAT, sys.byteorder, kernel.release, kernel.btf_digest(), libbcc.resolve().name, libbcc.stat().st_size,
+        sorted(plan.defines.items()), plan.programs(), sorted(_targets(plan).items()),
+        *(path.read_bytes() for path in _sources(plan, include)),
+    )  # fmt: skip
+    compiled = cache.load(key)
+    if compiled is not None:
+        return compiled
+    btf = kernel.btf
+    tree = cache.tree(
+        _digest(_FORMAT, kernel.release, kernel.btf_digest(), libbcc.stat().st_size, Path(headers.__file__).read_bytes()),
+        lambda out: headers.make(out, btf, kernel.release, libbcc),
+    )
+    request = {
+        "source": str(plan.source),
+        "cflags": [f"-I{path}" for path in include] + [f"-D{name}={value}" for name, value in plan.defines.items()],
+        "headers": str(tree),
+        "btf": str(btf),
+        **_targets(plan),
+    }
+    compiled = _compile(request, key)
+    missing = [program for program in plan.programs() if program not in compiled.programs]
+    if missing:
+        raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
+    cache.store(compiled)
+    return compiled
+
+
+def find_libbcc() -> Path:
+    """bcc's library, found without loading it.
+
+    Raises:
+        MissingError: It is not installed.
+    """
+    if libbcc_bpf() is not None:
+        for line in Path("/proc/self/maps").read_text().splitlines():
+            path = line.rpartition(" ")[2]
+            if "/libbcc_bpf.so" in path:
+                library = Path(path).with_name("libbcc.so.0")
+                if library.exists():
+                    return library
+    raise MissingError("bcc is missing", "install your distribution's python3-bpfcc; `probekit check` has the command")
+
+
+def _include(plan: AttachPlan) -> list[Path]:
+    return [plan.source.parent, *plan.include, bpf_folder() / "include"]
+
+
+def _sources(plan: AttachPlan, include: list[Path]) -> list[Path]:
+    found = {plan.source, *(path for folder in include for path in folder.glob("*.h"))}
+    return sorted(found)
+
+
+def _targets(plan: AttachPlan) -> dict[str, list[str]]:
+    points = [point for observation in plan.observations for point in observation.points]
+    return {
+        "functions": sorted({point.target for point in points if point.way is Way.FENTRY}),
+        "tracepoints": sorted({point.target for point in points if point.way is Way.TRACEPOINT}),
+    }
+
+
+def _digest(*parts: object) -> str:
+    digest = hashlib.sha256()
+    for part in parts:
+        data = part if isinstance(part, bytes) else repr(part).encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()[:32]
+
+
+def _compile(request: dict[str, object], key: str) -> Object:
+    done = subprocess.run(
+        [sys.executable, "-m", "probekit.compile.worker"], input=json.dumps(request), capture_output=True, text=True
+    )
+    if done.returncode:
+        if "No module named 'bcc'" in done.stderr or "No module named 'bcc" in done.stderr:
+            raise MissingError(
+                "Python's bcc is missing",
+                "install your distribution's python3-bpfcc, and make the virtual environment with "
+                "--system-site-packages; the package named bcc on PyPI is something else",
+            )
+        raise CompileError(f"bcc refuses {request['source']}:\n{done.stderr.strip()}")
+    answer = json.loads(done.stdout)
+    return Object(
+        key=key,
+        maps=tuple(MapSpec(**spec) for spec in answer["maps"]),
+        programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},
+        targets=answer["targets"],
+    )

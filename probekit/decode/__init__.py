@@ -1,0 +1,69 @@
+"""Helpers for decoders: addresses. Stage 7.
+
+A decoder is a function that a probe returns from `probekit_decode`; these are the pieces that probes share.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+
+import numpy as np
+
+from ..model import Array, Batch, Columns
+
+
+def fields(batch: Batch) -> Columns:
+    """Every field of a structured batch as a column of its own; a struct within a struct is taken apart."""
+    columns: dict[str, Array] = {}
+
+    def take(data: Array) -> None:
+        for name in data.dtype.names or ():
+            if data[name].dtype.names:
+                take(data[name])
+            else:
+                columns[name] = data[name]
+
+    take(batch.data)
+    return Columns(batch.source, columns)
+
+
+def address_text(addresses: Array) -> Array:
+    """Addresses as text; IPv4-mapped IPv6 addresses as IPv4.
+
+    Args:
+        addresses: Shape (n, 16), uint8, network order.
+
+    Returns:
+        Shape (n,), strings.
+    """
+    if not len(addresses):
+        return np.empty(0, "U1")
+    whole = np.ascontiguousarray(addresses).view("V16").ravel()
+    distinct, inverse = np.unique(whole, return_inverse=True)
+    text = []
+    for raw in distinct:
+        address = ipaddress.IPv6Address(raw.tobytes())
+        text.append(str(address.ipv4_mapped or address))
+    return np.array(text)[inverse.ravel()]
+
+
+def endpoint_text(addresses: Array, ports: Array) -> Array:
+    """`10.0.0.1:80` or `[fe80::1]:80` for each row.
+
+    Args:
+        addresses: Shape (n, 16), uint8.
+        ports: Shape (n,), host order.
+    """
+    text = address_text(addresses)
+    six = np.char.find(text, ":") >= 0
+    hosts = np.where(six, np.char.add(np.char.add("[", text), "]"), text)
+    return np.char.add(np.char.add(hosts, ":"), ports.astype("U5"))
+
+
+def text(values: Array) -> Array:
+    """C strings as text; what is not UTF-8 is shown as replacement characters.
+
+    Args:
+        values: Shape (n,), fixed-size bytes.
+    """
+    return np.array([value.decode(errors="replace") for value in values.tolist()], dtype=np.str_)

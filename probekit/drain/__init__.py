@@ -1,0 +1,41 @@
+"""Maps to batches. Stage 6."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from ..model import Batch, LiveMap, Source, SourceKind
+from .maps import HashReader, PerCpuReader, TableReader
+from .ring import RingReader
+
+
+class Reader(Protocol):
+    """Reads one source."""
+
+    def read(self) -> Batch | None:
+        """What is there now; of a ring buffer, what came since; None where that is nothing."""
+
+    def close(self) -> None:
+        """Lets go of what it mapped."""
+
+
+_READERS = {
+    SourceKind.RING: RingReader,
+    SourceKind.TABLE: TableReader,
+    SourceKind.PERCPU: PerCpuReader,
+    SourceKind.HASH: HashReader,
+}
+
+
+def open_reader(source: Source, live: LiveMap, cpus: int) -> Reader:
+    """The reader of a source.
+
+    Args:
+        source: What it is.
+        live: The map behind it.
+        cpus: Possible CPUs.
+    """
+    return _READERS[source.kind](source, live, cpus)  # type: ignore[abstract]
+
+
+__all__ = ["Reader", "RingReader", "open_reader"]

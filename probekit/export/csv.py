@@ -1,0 +1,74 @@
+"""The `csv` exporter: one table of each probe, replaced with every snapshot."""
+
+from __future__ import annotations
+
+import csv
+import io
+from types import TracebackType
+
+from attrs import frozen
+
+from .. import hook
+from ..errors import ExportError
+from ..model import Snapshot, Table
+from ..options import option
+from . import files
+from .document import rounded, rows
+
+
+@frozen
+class CsvConfig:
+    """One table as CSV."""
+
+    path: str = option("-", help="the file", allowed=files.PATH_RULE, check=files.check_template)
+    table: str = option("", help="which of the probe's tables; left out: its main one", example='"connections"')
+
+
+class CsvExporter:
+    """Writes the newest snapshot's table; to standard output only the last one."""
+
+    def __init__(self, config: CsvConfig) -> None:
+        self._config = config
+
+    def __enter__(self) -> CsvExporter:
+        """Looks whether the file can be written."""
+        files.prepare(self._config.path)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Nothing is open."""
+
+    def export(self, snapshot: Snapshot) -> None:
+        """Replaces the file."""
+        path = self._config.path
+        if snapshot.final or path != "-":
+            files.write(files.place(path, snapshot.probe), _text(self._table(snapshot)))
+
+    def _table(self, snapshot: Snapshot) -> Table:
+        wanted = self._config.table
+        tables = snapshot.figures.tables
+        for table in tables:
+            if wanted in ("", table.name):
+                return table
+        there = ", ".join(table.name for table in tables) or "none"
+        raise ExportError(f"the probe {snapshot.probe} has no table {wanted or 'at all'} (there is: {there})")
+
+
+def _text(table: Table) -> str:
+    out = io.StringIO(newline="")
+    writer = csv.DictWriter(out, [column.name for column in table.columns], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rounded(row) for row in rows(table))
+    return out.getvalue()
+
+
+@hook
+def probekit_config() -> type:
+    """The options of `[[export]] kind = "csv"`."""
+    return CsvConfig
+
+
+@hook
+def probekit_export(config: CsvConfig) -> CsvExporter:
+    """The exporter."""
+    return CsvExporter(config)

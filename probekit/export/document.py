@@ -1,0 +1,73 @@
+"""A snapshot as plain values, for exporters that write text."""
+
+from __future__ import annotations
+
+import datetime
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from ..model import Attached, Distribution, Snapshot, Table
+
+SCHEMA = "probekit/1"
+"""Changes when a name in the document goes or changes its meaning."""
+
+
+def document(snapshot: Snapshot) -> dict[str, Any]:
+    """A snapshot as JSON values: run, summary, tables by key, distributions by name."""
+    figures = snapshot.figures
+    result: dict[str, Any] = {
+        "schema": SCHEMA,
+        "probe": snapshot.probe,
+        "timestamp": datetime.datetime.fromtimestamp(snapshot.taken, datetime.timezone.utc).isoformat(),
+        "duration_seconds": round(snapshot.taken - snapshot.started, 3),
+        "kernel": snapshot.kernel,
+        "attached": {a.observation: attached_text(a) for a in snapshot.attached},
+        "lost": dict(figures.lost),
+        **figures.summary,
+    }
+    for table in figures.tables:
+        result[table.name] = dict(zip((str(key) for key in table.key.tolist()), rows(table), strict=True))
+    if figures.distributions:
+        main = figures.distributions[0]
+        result["histogram"] = {bucket.label: bucket.count for bucket in main.buckets}
+        result["percentiles"] = dict(main.percentiles)
+        result["distributions"] = {d.name: _distribution(d) for d in figures.distributions}
+    return rounded(result)
+
+
+def rows(table: Table) -> Iterator[dict[str, Any]]:
+    """Each row of a table as a dict of plain values."""
+    names = [column.name for column in table.columns]
+    for values in zip(*(column.values.tolist() for column in table.columns), strict=True):
+        yield dict(zip(names, values, strict=True))
+
+
+def attached_text(attached: Attached) -> str:
+    """`fentry tcp_sendmsg_locked`, or that nothing was attached."""
+    if attached.point is None:
+        return "not on this kernel"
+    return f"{attached.point.way.value} {attached.point.target}"
+
+
+def rounded(value: Any) -> Any:
+    """Floats to a thousandth (a nanosecond, in microseconds), not-a-number to null; all the way down."""
+    if isinstance(value, float):
+        return round(value, 3) if math.isfinite(value) else None
+    if isinstance(value, dict):
+        return {key: rounded(entry) for key, entry in value.items()}
+    return value
+
+
+def _distribution(distribution: Distribution) -> dict[str, Any]:
+    unit = distribution.unit
+    return {
+        "help": distribution.help,
+        "events": distribution.events,
+        f"min_{unit}": distribution.min,
+        f"avg_{unit}": distribution.mean,
+        f"max_{unit}": distribution.max,
+        f"std_dev_{unit}": distribution.std,
+        "percentiles": dict(distribution.percentiles),
+        "histogram": {bucket.label: bucket.count for bucket in distribution.buckets},
+    }

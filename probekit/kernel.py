@@ -1,0 +1,103 @@
+"""What this kernel and this machine offer, found by looking, never by version."""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import hashlib
+import os
+import platform
+from pathlib import Path
+
+from attrs import field, frozen
+
+VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
+KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
+_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
+
+
+@frozen
+class KernelFacts:
+    """Facts about the kernel that a plan may depend on.
+
+    Attributes:
+        release: As `uname -r` says it.
+        machine: As `uname -m` says it.
+        cpus: CPUs that the kernel could ever have: the size of per-CPU maps.
+        btf: BTF of the kernel's types, None where it was built without CONFIG_DEBUG_INFO_BTF.
+        kprobes: It has kprobes that vanish with the descriptor (CONFIG_KPROBE_EVENTS, 4.17 and later).
+        capabilities: Those of CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN that this process has.
+    """
+
+    release: str
+    machine: str
+    cpus: int
+    btf: Path | None
+    kprobes: bool
+    capabilities: frozenset[str]
+    _cache: dict[str, bytes] = field(factory=dict, eq=False, repr=False)
+
+    @property
+    def privileged(self) -> bool:
+        """Whether programs can be loaded and attached at all."""
+        return "CAP_SYS_ADMIN" in self.capabilities or {"CAP_BPF", "CAP_PERFMON"} <= self.capabilities
+
+    def btf_bytes(self) -> bytes:
+        """The kernel's BTF, read once; empty without one."""
+        if self.btf is None:
+            return b""
+        return self._cache.setdefault("btf", self.btf.read_bytes())
+
+    def btf_digest(self) -> str:
+        """A digest of the kernel's types."""
+        return hashlib.sha256(self.btf_bytes()).hexdigest()
+
+    def has_name(self, name: str) -> bool:
+        """Whether a type, function, member or enumerator of this name is in the kernel's BTF."""
+        return b"\0" + name.encode() + b"\0" in self.btf_bytes()
+
+    def has_tracepoint(self, name: str) -> bool:
+        """Whether there is a raw tracepoint of this name."""
+        return self.has_name(f"btf_trace_{name}")
+
+
+def _capabilities() -> frozenset[str]:
+    status = Path("/proc/self/status").read_text()
+    effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
+    return frozenset(name for name, bit in _CAPABILITIES.items() if effective >> bit & 1)
+
+
+def _possible_cpus() -> int:
+    ranges = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")
+    return int(ranges[-1].split("-")[-1]) + 1
+
+
+def detect(btf: Path | None = None) -> KernelFacts:
+    """Facts about the running kernel.
+
+    Args:
+        btf: Types of another kernel, to compile for it.
+    """
+    path = btf or VMLINUX_BTF
+    return KernelFacts(
+        release=platform.release(),
+        machine=platform.machine(),
+        cpus=_possible_cpus(),
+        btf=path if path.exists() else None,
+        kprobes=KPROBE_PMU.exists(),
+        capabilities=_capabilities(),
+    )
+
+
+@functools.cache
+def libbcc_bpf() -> ctypes.CDLL | None:
+    """bcc's small library, which loads and attaches but has no compiler; None where it is not installed."""
+    try:
+        return ctypes.CDLL("libbcc_bpf.so.0", use_errno=True)
+    except OSError:
+        return None
+
+
+def is_root() -> bool:
+    """Whether this is root, in this user namespace."""
+    return os.geteuid() == 0

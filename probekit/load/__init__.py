@@ -1,0 +1,163 @@
+"""An object to live maps and programs, attached the best way that this kernel takes. Stages 4 and 5.
+
+Everything is held by descriptors of this process and nothing is pinned: whatever way the process ends, the kernel
+detaches and frees all of it.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from contextlib import ExitStack
+from types import TracebackType
+
+import numpy as np
+
+from .. import bpf
+from ..errors import AttachError, LoadError
+from ..kernel import KernelFacts
+from ..model import Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Refusal, Way
+from .layout import as_dtype
+
+_LOAD_IMM64 = 0x18
+_PSEUDO_MAP_FD = 1
+LAYOUT = "_layout"
+"""A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
+
+
+class Loaded:
+    """The live maps and programs of one plan; a context manager that leaves nothing behind.
+
+    Attributes:
+        maps: Live maps by name.
+        attached: How each observation was attached, in the plan's order.
+        programs: Descriptors of the attached programs, by C function.
+    """
+
+    def __init__(self, compiled: Object, plan: AttachPlan, kernel: KernelFacts) -> None:
+        self.maps: dict[str, LiveMap] = {}
+        self.attached: tuple[Attached, ...] = ()
+        self.programs: dict[str, int] = {}
+        self._compiled = compiled
+        self._plan = plan
+        self._kernel = kernel
+        self._links = ExitStack()
+        self._descriptors = ExitStack()
+
+    def __enter__(self) -> Loaded:
+        """Makes the maps.
+
+        Raises:
+            LoadError: The kernel refuses one.
+        """
+        layouts = {spec.name: spec for spec in self._compiled.maps if spec.name.endswith(LAYOUT)}
+        try:
+            for spec in self._compiled.maps:
+                if spec.name not in layouts:
+                    self.maps[spec.name] = self._make_map(spec, layouts.get(spec.name + LAYOUT, spec))
+        except BaseException:
+            self._descriptors.close()
+            raise
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        """Detaches and frees everything."""
+        self.detach()
+        self._descriptors.close()
+
+    def attach(self) -> None:
+        """Attaches every observation the first way that works.
+
+        Raises:
+            AttachError: Something needed cannot be observed here; it names every way and the reason against it.
+        """
+        self.attached = tuple(self._attach(o.name, o.points, o.needed, o.without) for o in self._plan.observations)
+
+    def detach(self) -> None:
+        """Detaches all programs; the maps stay readable."""
+        self._links.close()
+
+    def missed(self) -> int:
+        """Events that no program saw because it was running on that CPU already."""
+        return sum(bpf.program_info(fd)["missed"] for fd in self.programs.values())
+
+    def _make_map(self, spec: MapSpec, layout: MapSpec) -> LiveMap:
+        ring = spec.type == bpf.MAP_TYPE_RINGBUF
+        sizes = (0, 0) if ring else (spec.key_size, spec.value_size)
+        try:
+            fd = bpf.create_map(spec.type, spec.name, *sizes, spec.max_entries, spec.flags)
+        except OSError as error:
+            raise LoadError(
+                f"the kernel refuses the map {spec.name} ({spec.max_entries} entries): {error.strerror}",
+                _privileges(self._kernel) if isinstance(error, PermissionError) else "",
+            ) from None
+        self._descriptors.callback(os.close, fd)
+        value = as_dtype(layout.value)
+        if value.itemsize != layout.value_size:
+            raise LoadError(
+                f"{spec.name}: the compiler says {layout.value_size} bytes, its type's fields end at {value.itemsize}",
+                "give the type explicit padding up to a multiple of its alignment",
+            )
+        return LiveMap(spec, fd, as_dtype(spec.key), value)
+
+    def _attach(self, name: str, points: tuple[AttachPoint, ...], needed: bool, without: str) -> Attached:
+        refused: list[Refusal] = []
+        for point in points:
+            reason = self.try_point(point)
+            if reason is None:
+                return Attached(name, point, tuple(refused))
+            refused.append(Refusal(point, reason))
+        if needed:
+            ways = "\n".join(f"  {r.point.way.value} {r.point.target}: {r.reason}" for r in refused)
+            raise AttachError(f"{name} cannot be observed on this kernel:\n{ways}", _privileges(self._kernel))
+        return Attached(name, None, tuple(refused))
+
+    def try_point(self, point: AttachPoint) -> str | None:
+        """Attaches one program; the reason where the kernel does not take it."""
+        target = 0
+        if point.way is Way.KPROBE:
+            if not self._kernel.kprobes:
+                return "this kernel has no kprobes"
+        else:
+            target = self._compiled.targets.get(f"{point.way.value}:{point.target}", 0)
+            if not target:
+                what = "function" if point.way is Way.FENTRY else "tracepoint"
+                return f"this kernel has no such {what}"
+        code = self._patched(self._compiled.programs[point.program])
+        try:
+            program, _ = bpf.load_program(point.way, point.program, code, target)
+        except OSError as error:
+            _, log = bpf.load_program(point.way, point.program, code, target, log=True)
+            return f"the kernel refuses the program: {error.strerror}{_last_words(log)}"
+        try:
+            link = bpf.attach(point.way, program, point.target)
+        except OSError as error:
+            os.close(program)
+            return f"the kernel refuses to attach: {error.strerror}"
+        self.programs[point.program] = program
+        self._descriptors.callback(os.close, program)
+        self._links.callback(os.close, link)
+        return None
+
+    def _patched(self, code: bytes) -> bytes:
+        """The instructions with the descriptors of the live maps."""
+        live = {m.spec.placeholder: m.fd for m in self.maps.values()}
+        patched = bytearray(code)
+        words = np.frombuffer(code, "u1").reshape(-1, 8)
+        at = np.flatnonzero((words[:, 0] == _LOAD_IMM64) & (words[:, 1] >> 4 == _PSEUDO_MAP_FD))
+        for number in at.tolist():
+            (placeholder,) = struct.unpack_from("=i", code, number * 8 + 4)
+            struct.pack_into("=i", patched, number * 8 + 4, live[placeholder])
+        return bytes(patched)
+
+
+def _last_words(log: str) -> str:
+    lines = [line for line in log.splitlines() if line and not line.startswith(("processed ", "verification time"))]
+    return f" ({lines[-1].strip()})" if lines else ""
+
+
+def _privileges(kernel: KernelFacts) -> str:
+    return "" if kernel.privileged else "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+
+
+__all__ = ["Loaded"]

@@ -1,0 +1,363 @@
+"""The values that pass between the stages: frozen, without behaviour, and the only thing that all stages import.
+
+    config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> export
+      RunConfig  AttachPlan  Object   LiveMap  Attached   Batch   Columns   Figures     Snapshot
+"""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Protocol
+
+import numpy as np
+from attrs import field, frozen
+from numpy.typing import NDArray
+
+Array = NDArray[Any]
+
+
+class Way(str, enum.Enum):
+    """A way of attaching a program to the kernel."""
+
+    FENTRY = "fentry"
+    KPROBE = "kprobe"
+    TRACEPOINT = "tracepoint"  # a raw tracepoint whose arguments have BTF types
+
+
+@frozen
+class AttachPoint:
+    """One way of observing something.
+
+    Attributes:
+        way: How the program is attached.
+        target: The kernel's name of the function or tracepoint.
+        program: The C function that is attached.
+    """
+
+    way: Way
+    target: str
+    program: str
+
+
+@frozen
+class Observation:
+    """Something to observe, with the ways of doing so, best first.
+
+    Attributes:
+        name: A word for it, shown to users.
+        points: Alternatives; the first one that works on this kernel is taken.
+        needed: Without it the probe cannot run; otherwise `without` is what is lost.
+        without: What the figures lack where no alternative works.
+    """
+
+    name: str
+    points: tuple[AttachPoint, ...]
+    needed: bool = True
+    without: str = ""
+
+
+class SourceKind(str, enum.Enum):
+    """How a map is drained."""
+
+    RING = "ring"  # records, each delivered once
+    TABLE = "table"  # a mappable array of slots: the live ones, as they are now
+    PERCPU = "percpu"  # a per-CPU array: shape (CPUs, entries), as they are now
+    HASH = "hash"  # a hash: fields `key` and `value`, as they are now
+
+
+@frozen
+class Source:
+    """A map that the probe's data comes from.
+
+    Attributes:
+        map: The map's name in the C source; batches carry it.
+        kind: How it is drained.
+        live: For a table: the field that is 0 where the slot is free.
+    """
+
+    map: str
+    kind: SourceKind
+    live: str = ""
+
+
+@frozen
+class AttachPlan:
+    """What a probe wants of the kernel. Data only; making one has no effect.
+
+    Attributes:
+        source: The C file.
+        observations: What to observe.
+        sources: Where the data comes from.
+        defines: Macros for the compiler.
+        include: Folders for `#include "..."`, beside the C file's own and probekit's.
+    """
+
+    source: Path
+    observations: tuple[Observation, ...]
+    sources: tuple[Source, ...]
+    defines: Mapping[str, int] = field(factory=dict)
+    include: tuple[Path, ...] = ()
+
+    def programs(self) -> tuple[str, ...]:
+        """The C functions that may be attached, each once, in the plan's order."""
+        return tuple(dict.fromkeys(point.program for o in self.observations for point in o.points))
+
+
+@frozen
+class MapSpec:
+    """A map as the compiler describes it.
+
+    Attributes:
+        name: Its name in the C source.
+        type: `enum bpf_map_type`.
+        key_size: Bytes.
+        value_size: Bytes.
+        max_entries: Entries; of a ring buffer, bytes.
+        flags: Flags of BPF_MAP_CREATE.
+        placeholder: What stands for the map's descriptor in the instructions.
+        key: The key's NumPy dtype, as `numpy.dtype` takes it.
+        value: The value's.
+    """
+
+    name: str
+    type: int
+    key_size: int
+    value_size: int
+    max_entries: int
+    flags: int
+    placeholder: int
+    key: Any
+    value: Any
+
+
+@frozen
+class Object:
+    """A compiled C source: everything the loader needs, and no compiler.
+
+    Attributes:
+        key: A digest of all that it was made from.
+        maps: Its maps.
+        programs: Instructions of each C function.
+        targets: BTF type id of each function and tracepoint of the plan that this kernel has.
+    """
+
+    key: str
+    maps: tuple[MapSpec, ...]
+    programs: Mapping[str, bytes]
+    targets: Mapping[str, int]
+
+
+@frozen
+class LiveMap:
+    """A map in the kernel.
+
+    Attributes:
+        spec: What it is.
+        fd: Its descriptor, owned by the loader.
+        key: The key's dtype.
+        value: The value's; of a ring buffer, the record's.
+    """
+
+    spec: MapSpec
+    fd: int
+    key: np.dtype[Any]
+    value: np.dtype[Any]
+
+
+@frozen
+class Refusal:
+    """A way that this kernel does not take, and why."""
+
+    point: AttachPoint
+    reason: str
+
+
+@frozen
+class Attached:
+    """How an observation was attached in the end.
+
+    Attributes:
+        observation: Its name.
+        point: What was attached; None where nothing could be and the probe does without.
+        refused: Better ways that did not work here.
+    """
+
+    observation: str
+    point: AttachPoint | None
+    refused: tuple[Refusal, ...] = ()
+
+
+@frozen
+class Batch:
+    """What one drain of one source brought.
+
+    Attributes:
+        source: The map's name.
+        data: A structured array. One dimension, but (CPUs, entries) for a per-CPU map.
+    """
+
+    source: str
+    data: Array
+
+
+@frozen
+class Columns:
+    """A decoded batch.
+
+    Attributes:
+        source: The map's name.
+        values: One array a column, all of one length.
+    """
+
+    source: str
+    values: Mapping[str, Array]
+
+
+@frozen
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: As in JSON and CSV, its unit included: `avg_latency_us`.
+        values: One for each row.
+        label: It says which row this is, rather than being measured.
+        total: It only ever grows.
+        help: One line for people.
+    """
+
+    name: str
+    values: Array
+    label: bool = False
+    total: bool = False
+    help: str = ""
+
+
+@frozen
+class Table:
+    """Rows of figures.
+
+    Attributes:
+        name: As in JSON: `connections`.
+        columns: Columns of one length.
+        key: One text for each row that names it, unique.
+        headline: Columns that a narrow screen shows, best first; all where empty.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    key: Array
+    headline: tuple[str, ...] = ()
+
+
+@frozen
+class Bucket:
+    """A bucket of a histogram that people read: low <= value < high."""
+
+    label: str
+    low: float
+    high: float
+    count: int
+
+
+@frozen
+class Distribution:
+    """A measured quantity.
+
+    Attributes:
+        name: `request`.
+        unit: Of all figures but the counts: `us`.
+        help: One line for people.
+        events: How many values.
+        min: Smallest, exact; None without events, like the next three.
+        max: Largest, exact.
+        mean: Exact.
+        std: Standard deviation of all values, exact.
+        percentiles: `p99.9` -> value, at most 0.8 % off; empty without events.
+        buckets: A coarse histogram.
+        counts: The log-linear histogram: counts of buckets, mergeable by adding.
+    """
+
+    name: str
+    unit: str
+    help: str
+    events: int
+    min: float | None
+    max: float | None
+    mean: float | None
+    std: float | None
+    percentiles: Mapping[str, float]
+    buckets: tuple[Bucket, ...]
+    counts: Array
+
+
+@frozen
+class Figures:
+    """What an aggregator has to say.
+
+    Attributes:
+        summary: Single figures, by their JSON names.
+        tables: The first one is the main one.
+        distributions: The first one is the main one.
+        lost: What is missing in the figures, by cause.
+        stream: Rows since the last snapshot, where a probe streams events.
+    """
+
+    summary: Mapping[str, Any]
+    tables: tuple[Table, ...] = ()
+    distributions: tuple[Distribution, ...] = ()
+    lost: Mapping[str, int] = field(factory=dict)
+    stream: Table | None = None
+
+
+@frozen
+class Snapshot:
+    """The state of a run as exporters get it.
+
+    Attributes:
+        probe: Its name.
+        started: Unix seconds.
+        taken: Unix seconds.
+        final: The last one of the run.
+        kernel: Release of the kernel.
+        attached: What was attached, and how.
+        figures: The probe's figures; `lost` includes what the core lost.
+    """
+
+    probe: str
+    started: float
+    taken: float
+    final: bool
+    kernel: str
+    attached: tuple[Attached, ...]
+    figures: Figures
+
+
+class Aggregator(Protocol):
+    """Turns columns into figures. One for each probe and run."""
+
+    def update(self, columns: Columns) -> None:
+        """Takes one decoded batch."""
+
+    def snapshot(self) -> Figures:
+        """The figures as they are now."""
+
+
+class Exporter(Protocol):
+    """Takes snapshots somewhere. Entered before the probes are attached, left after the last snapshot."""
+
+    def __enter__(self) -> Exporter:
+        """Opens what it writes to."""
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None, /
+    ) -> None:
+        """Closes it."""
+
+    def export(self, snapshot: Snapshot) -> None:
+        """Takes one snapshot of one probe."""
+
+
+Decoder = Callable[[Batch], Columns]

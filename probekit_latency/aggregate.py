@@ -1,0 +1,289 @@
+"""Columns of the latency probe to figures."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from probekit import Column, Columns, Distribution, Figures, Table
+from probekit.aggregate import Histogram
+from probekit.decode import endpoint_text, text
+from probekit.model import Array
+
+from .config import LatencyConfig
+from .decode import End, Measure, Origin, Side
+
+_HELP = {
+    Measure.REQUEST: "client sockets: first byte of a request enters the send, first byte of its response is handed over",
+    Measure.WIRE: "part of a request: sent, until data is at the socket (network, peer, network)",
+    Measure.WAKEUP: "part of a request: data at the socket, until it is handed to the program",
+    Measure.SERVICE: "server sockets: request handed over, first byte of the response enters the send",
+    Measure.PICKUP: "server sockets, before a service: data at the socket, until it is handed to the program",
+}
+_OTHERS = "(other connections)"
+_UNSEEN = np.uint64(2**64 - 1)
+
+# A connection as it is kept here: the kernel's record, its 128-bit sum of squares as a float.
+_ROW = np.dtype(
+    [("who", [("socket", "u8"), ("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")])]
+    + [(name, "u1") for name in ("side", "origin", "end")]
+    + [(name, "u8") for name in ("events", "sum", "min", "max", "wait", "unsplit", "sent", "received", "retransmits")]
+    + [("squares", "f8"), ("pid", "u4"), ("srtt_us", "u4")]
+)
+
+
+def _rows(values: Any) -> Array:
+    """Decoded records of the kernel as rows, those that had an exchange."""
+    measured = values["events"] > 0
+    rows = np.zeros(int(measured.sum()), _ROW)
+    for name in _ROW["who"].names or ():
+        rows["who"][name] = values[name][measured]
+    for name in (_ROW.names or ())[1:]:
+        if name != "squares":
+            rows[name] = values[name][measured]
+    rows["squares"] = values["square_high"][measured] * 2.0**64 + values["square_low"][measured]
+    return rows
+
+
+def _merge(rows: Array, groups: Array) -> Array:
+    """Rows of one group added up, in the order of their last ones; what cannot be added is the last one's.
+
+    Args:
+        rows: Of dtype _ROW, oldest first.
+        groups: The group of each row, from 0, none left out.
+    """
+    count, places = int(groups.max()) + 1, np.arange(len(rows))
+    first, last = np.full(count, len(rows)), np.zeros(count, np.intp)
+    np.minimum.at(first, groups, places)
+    np.maximum.at(last, groups, places)
+    merged = rows[last]
+    merged["origin"] = rows["origin"][first]
+    for name in ("events", "sum", "wait", "unsplit", "squares"):
+        merged[name] = 0
+        np.add.at(merged[name], groups, rows[name])
+    np.minimum.at(merged["min"], groups, rows["min"])
+    np.maximum.at(merged["max"], groups, rows["max"])
+    return merged[np.argsort(last)]
+
+
+def _merge_evicted(rows: Array) -> Array:
+    """Parts of a connection that left the kernel's table and came again, as one row."""
+    if not (rows["end"] == End.EVICTED).any():
+        return rows
+    who = np.ascontiguousarray(rows["who"]).view(f"V{_ROW['who'].itemsize}")
+    _, groups = np.unique(who, return_inverse=True)
+    # The kernel uses a socket's address again: what follows an end that was no eviction is another connection.
+    order = np.argsort(groups, kind="stable")
+    ended = rows["end"][order] != End.EVICTED
+    fresh = np.r_[True, (groups[order][1:] != groups[order][:-1]) | ended[:-1]]
+    numbered = np.empty(len(rows), np.intp)
+    numbered[order] = np.cumsum(fresh) - 1
+    return _merge(rows, numbered)
+
+
+class LatencyAggregator:
+    """Keeps the figures of one run."""
+
+    def __init__(self, config: LatencyConfig) -> None:
+        self._config = config
+        self._closed = np.zeros(0, _ROW)
+        self._others = np.zeros(0, _ROW)
+        self._pending: list[Array] = []
+        self._pending_rows = 0
+        self._open = np.zeros(0, _ROW)
+        self._counters: dict[str, int] = {}
+        self._owners: dict[int, str] = {}
+        self._histograms = {measure: Histogram() for measure in Measure}
+        self._fresh: list[Any] = []
+
+    def update(self, columns: Columns) -> None:
+        """Takes one decoded batch."""
+        getattr(self, f"_take_{columns.source}")(columns.values)
+
+    def snapshot(self) -> Figures:
+        """The figures as they are now."""
+        self._compact()
+        stream, self._fresh = self._fresh, []
+        return Figures(
+            summary=self._summary(),
+            tables=(self._connections(),),
+            distributions=self._distributions(),
+            lost=self._lost(),
+            stream=self._stream(stream) if self._config.mode == "events" else None,
+        )
+
+    def _take_connections(self, values: Any) -> None:
+        self._open = _rows(values)
+
+    def _take_closed(self, values: Any) -> None:
+        rows = _rows(values)
+        self._pending.append(rows)
+        self._pending_rows += len(rows)
+        if self._pending_rows > self._config.max_closed:
+            self._compact()
+
+    def _take_owners(self, values: Any) -> None:
+        self._owners.update(zip(values["key"].tolist(), text(values["name"]).tolist(), strict=True))
+
+    def _take_counters(self, values: Any) -> None:
+        self._counters = {name: int(value[0]) for name, value in values.items()}
+
+    def _take_distributions(self, values: Any) -> None:
+        histograms = {measure: Histogram() for measure in Measure}
+        for measure, row in zip(values["measure"].tolist(), values["distribution"], strict=True):
+            histograms[Measure(measure)].add_struct(row)
+        self._histograms = histograms
+
+    def _take_events(self, values: Any) -> None:
+        self._fresh.append(values)
+        client = values["side"] == Side.CLIENT
+        split = values["wait"] != _UNSEEN
+        latency, wait = values["latency"], values["wait"]
+        for measure, chosen in (
+            (Measure.REQUEST, latency[client]),
+            (Measure.SERVICE, latency[~client]),
+            (Measure.WAKEUP, wait[client & split]),
+            (Measure.PICKUP, wait[~client & split]),
+            (Measure.WIRE, (latency - wait)[client & split]),
+        ):
+            self._histograms[measure].add(chosen)
+
+    def _compact(self) -> None:
+        """Adds the pending rows to the closed ones, and the oldest of too many to two rows, one a side."""
+        if self._pending:
+            self._closed = _merge_evicted(np.concatenate([self._closed, *self._pending]))
+            self._pending, self._pending_rows = [], 0
+        surplus = len(self._closed) - self._config.max_closed
+        if surplus > 0:
+            leaving = np.concatenate([self._others, self._closed[:surplus]])
+            _, sides = np.unique(leaving["side"], return_inverse=True)
+            self._others, self._closed = _merge(leaving, sides), self._closed[surplus:]
+
+    @property
+    def _primary(self) -> Measure:
+        """What the main figures are of: the two ends of a loopback connection must not be added up."""
+        return Measure.REQUEST if self._histograms[Measure.REQUEST].events else Measure.SERVICE
+
+    def _summary(self) -> dict[str, Any]:
+        count = self._counters.get
+        return {
+            "measure": self._primary.name.lower(),
+            "total_events": self._histograms[self._primary].events,
+            "event_type_breakdown": {
+                measure.name.lower(): self._histograms[measure].events for measure in (Measure.REQUEST, Measure.SERVICE)
+            },
+            "sample": self._config.sample,
+            "sampled_out": count("sampled_out", 0),
+            "unanswered": count("unanswered", 0),
+            "connections_seen": count("connections", 0),
+            "connections_evicted": count("evicted", 0),
+        }
+
+    def _lost(self) -> dict[str, int]:
+        count = self._counters.get
+        return {
+            "events_ring_full": count("events_lost", 0),
+            "connections_ring_full": count("closed_lost", 0),
+            "table_contended": count("contended", 0),
+            "outliers": count("outliers", 0),
+            "clock": count("clock", 0),
+        }
+
+    def _distributions(self) -> tuple[Distribution, ...]:
+        first = self._primary
+        return tuple(
+            self._histograms[measure].distribution(measure.name.lower(), _HELP[measure])
+            for measure in sorted(Measure, key=lambda measure: measure is not first)
+        )
+
+    def _names(self, pids: Array) -> Array:
+        return np.array([self._owners.get(pid, "") for pid in pids.tolist()], dtype=np.str_)
+
+    def _connections(self) -> Table:
+        rows = _merge_evicted(np.concatenate([self._closed, self._open]))
+        rows = rows[np.argsort(-rows["events"].astype(np.int64), kind="stable")]
+        sums = np.concatenate([rows, self._others])
+        events = sums["events"].astype(np.float64)
+        mean = _ratio(sums["sum"], events)
+        variance = np.maximum(_ratio(sums["squares"], events) - mean**2, 0)
+        split = np.where(sums["unsplit"] < 255, events - sums["unsplit"], 0)
+        wait = _ratio(sums["wait"], split)
+        listed = np.arange(len(sums)) < len(rows)
+        who = sums["who"]
+        source = np.where(listed, endpoint_text(who["local"], who["local_port"]), _OTHERS)
+        destination = np.where(listed, endpoint_text(who["remote"], who["remote_port"]), _OTHERS)
+        return Table(
+            name="connections",
+            key=_unique(np.char.add(np.char.add(source, " -> "), destination)),
+            columns=(
+                Column("source", source, label=True, help="the socket's own address"),
+                Column("destination", destination, label=True, help="its peer's"),
+                Column("side", _words(Side, sums["side"]), label=True, help="who opened the connection: client or server"),
+                Column("pid", np.where(listed, sums["pid"], 0), label=True, help="process that used the socket last"),
+                Column("process", np.where(listed, self._names(sums["pid"]), ""), label=True, help="its command name"),
+                Column("events", sums["events"], total=True, help="requests of a client, services of a server"),
+                Column("min_latency_us", sums["min"] / 1e3, help="shortest"),
+                Column("avg_latency_us", mean / 1e3, help="average"),
+                Column("max_latency_us", sums["max"] / 1e3, help="longest"),
+                Column("std_dev_us", np.sqrt(variance) / 1e3, help="standard deviation"),
+                Column(
+                    "avg_wire_us",
+                    np.where(sums["side"] == Side.CLIENT, mean - wait, np.nan) / 1e3,
+                    help="average of a request's part until its response is at the socket",
+                ),
+                Column("avg_wakeup_us", wait / 1e3, help="average time of data at the socket until handed over"),
+                Column("srtt_us", np.where(listed, sums["srtt_us"], 0), help="the kernel's smoothed round-trip time"),
+                Column("bytes_sent", sums["sent"], total=True, help="over the connection's life, without retransmits"),
+                Column("bytes_received", sums["received"], total=True, help="over the connection's life"),
+                Column("retransmits", sums["retransmits"], total=True, help="segments, over the connection's life"),
+                Column("state", _words(End, sums["end"]), label=True, help="open or closed; evicted: left, and not seen since"),
+                Column(
+                    "older", sums["origin"] == Origin.UNSEEN, label=True, help="its beginning was not seen by this run"
+                ),
+            ),
+            headline=("source", "destination", "side", "process", "pid", "events", "avg_latency_us", "max_latency_us"),
+        )
+
+    def _stream(self, batches: list[Any]) -> Table:
+        names = ("time", "latency", "wait", "local", "remote", "local_port", "remote_port", "side", "pid", "srtt_us")
+        if batches:
+            values = {name: np.concatenate([batch[name] for batch in batches]) for name in names}
+        else:
+            values = {name: np.zeros((0, 16) if name in ("local", "remote") else 0, "u1") for name in names}
+        source = endpoint_text(values["local"], values["local_port"])
+        destination = endpoint_text(values["remote"], values["remote_port"])
+        return Table(
+            name="events",
+            key=np.arange(len(source)),
+            columns=(
+                Column("time_ns", values["time"], help="CLOCK_MONOTONIC when it ended"),
+                Column("type", np.where(values["side"] == Side.CLIENT, "request", "service"), label=True),
+                Column("source", source, label=True),
+                Column("destination", destination, label=True),
+                Column("pid", values["pid"], label=True),
+                Column("process", self._names(values["pid"]), label=True),
+                Column("latency_us", values["latency"] / 1e3),
+                Column("wakeup_us", np.where(values["wait"] == _UNSEEN, np.nan, values["wait"] / 1e3)),
+                Column("srtt_us", values["srtt_us"]),
+            ),
+        )
+
+
+def _ratio(total: Array, count: Array) -> Array:
+    """total / count, not a number where there is nothing to divide by."""
+    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+
+
+def _words(kind: type[Side] | type[End], values: Array) -> Array:
+    return np.array([kind(value).name.lower() for value in values.tolist()], dtype=np.str_)
+
+
+def _unique(keys: Array) -> Array:
+    """Keys with a number where one stands for several connections, one after the other."""
+    seen: dict[str, int] = {}
+    out = []
+    for key in keys.tolist():
+        seen[key] = seen.get(key, 0) + 1
+        out.append(key if seen[key] == 1 else f"{key} #{seen[key]}")
+    return np.array(out, dtype=np.str_)

@@ -1,0 +1,87 @@
+"""What the latency probe wants of the kernel."""
+
+from __future__ import annotations
+
+from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
+from probekit.kernel import KernelFacts
+from probekit.paths import bpf_folder
+
+from .config import LatencyConfig
+from .decode import End, Measure, Origin, Side
+
+_PAGE = 4096
+_WAYS = 8  # slots in a set: their tags fill a cache line
+_LOCKS = 256
+_CLOSED_PAGES = 16
+_RECORD = 160  # about; how often a full ring buffer is worth a wake-up
+_OWNERS = 256
+
+
+def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
+    """Alternatives are cheapest first: fentry and BTF tracepoints may follow pointers, a kprobe copies every field.
+
+    `sock_send_length`, a tracepoint of 6.3 to 6.14 where `tcp_sendmsg_locked` is none yet, is not used: it fires when the
+    send returns, on loopback after the request has arrived.
+    """
+    defines = {
+        **{f"{kind.__name__.upper()}_{entry.name}": entry.value for kind in (Side, Origin, End, Measure) for entry in kind},
+        "MEASURES": len(Measure),
+        "WAYS": _WAYS,
+        "LOCKS": _LOCKS,
+        # 1/32 more slots than connections: two sets to choose from fill up evenly, not perfectly
+        "SETS": -(-config.max_connections * 33 // (32 * _WAYS)),
+        "SAMPLE": min(round(config.sample * 2**32), 2**32 - 1),
+        "OUTLIER_NS": round(config.outlier * 1e9),
+        "OWNERS": _OWNERS,
+        "CLOSED_PAGES": _CLOSED_PAGES,
+        "CLOSED_WAKE": _wake_every(_CLOSED_PAGES * _PAGE, kernel.cpus),
+    }
+    sources = [
+        Source("closed", SourceKind.RING),
+        Source("connections", SourceKind.TABLE, live="socket"),
+        Source("counters", SourceKind.PERCPU),
+        Source("owners", SourceKind.HASH),
+    ]
+    if config.mode == "events":
+        defines["EVENT_PAGES"] = config.buffer // _PAGE
+        defines["EVENT_WAKE"] = _wake_every(config.buffer, kernel.cpus)
+        sources.insert(0, Source("events", SourceKind.RING))
+    else:
+        sources.append(Source("distributions", SourceKind.PERCPU))
+    return AttachPlan(
+        source=bpf_folder() / "latency.bpf.c",
+        observations=_observations(config, kernel),
+        sources=tuple(sources),
+        defines=defines,
+    )
+
+
+def _wake_every(size: int, cpus: int) -> int:
+    """Records of one CPU between wake-ups, so that all CPUs together wake the reader at half a buffer or before."""
+    return max(size // 2 // _RECORD // cpus, 1)
+
+
+def _observations(config: LatencyConfig, kernel: KernelFacts) -> tuple[Observation, ...]:
+    def ways(function: str, program: str, *tracepoints: tuple[str, str]) -> tuple[AttachPoint, ...]:
+        points = (
+            AttachPoint(Way.FENTRY, function, f"{program}_btf"),
+            *(AttachPoint(Way.TRACEPOINT, name, called) for name, called in tracepoints),
+            AttachPoint(Way.KPROBE, function, f"{program}_kprobe"),
+        )
+        return tuple(p for p in points if config.attach in ("auto", p.way.value))
+
+    observations = [
+        Observation("send", ways("tcp_sendmsg_locked", "send", ("tcp_sendmsg_locked", "send_btf"))),
+        Observation("receive", ways("tcp_rcv_space_adjust", "receive", ("tcp_rcv_space_adjust", "receive_btf"))),
+        Observation(
+            "arrival",
+            ways("sock_def_readable", "readable", ("sk_data_ready", "readable_btf"), ("tcp_probe", "packet_btf")),
+            needed=False,
+            without="the split of a request into wire and wakeup",
+        ),
+        Observation("state", (AttachPoint(Way.TRACEPOINT, "inet_sock_set_state", "state_btf"),)),
+    ]
+    if kernel.has_name("tcp_sendpage_locked"):  # before 6.5, sendfile's own way
+        points = tuple(p for p in ways("tcp_sendpage_locked", "send") if p.way is not Way.TRACEPOINT)
+        observations.append(Observation("sendfile", points, needed=False, without="what sendfile and splice send"))
+    return tuple(observations)
