@@ -154,7 +154,8 @@ static __always_inline void read_transport(struct connection *c, struct sock *sk
   if (!tp)
     return;
   c->sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
-  c->received = READ(direct, tp, bytes_received);
+  /* the kernel counts a FIN as a byte */
+  c->received = READ(direct, tp, bytes_received) - (READ(direct, &sk->__sk_common, skc_flags) >> SOCK_DONE & 1);
   c->retransmits = READ(direct, tp, total_retrans);
   c->srtt_us = READ(direct, tp, srtt_us) >> 3;
 }

@@ -1,7 +1,7 @@
 """probekit: a plugin-based eBPF probe framework.
 
-What this module exports is the public API; it changes incompatibly only with the major version, before 1.0 with the minor
-one. Everything else may change at any time.
+What this module exports is the public API. It changes incompatibly only with the major version, before 1.0 with the
+minor one; everything else may change at any time.
 """
 
 from __future__ import annotations

@@ -10,6 +10,7 @@ import errno
 import os
 import struct
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from .errors import MissingError
@@ -58,7 +59,9 @@ class _LoadOptions(ctypes.Structure):
 def _library() -> ctypes.CDLL:
     library = libbcc_bpf()
     if library is None:
-        raise MissingError("bcc is missing", "install your distribution's python3-bpfcc; `probekit check` has the command")
+        raise MissingError(
+            "bcc is missing", "install your distribution's python3-bpfcc; `probekit check` has the command"
+        )
     return library
 
 
@@ -143,7 +146,10 @@ def items(fd: int, key_size: int, value_size: int, entries: int) -> tuple[bytes,
 def _items_in_batches(fd: int, key_size: int, value_size: int, entries: int) -> tuple[bytes, bytes]:
     keys, values = bytearray(), bytearray()
     size = max(entries, 1024)  # a batch has to hold the fullest bucket
-    key_buffer, value_buffer = ctypes.create_string_buffer(size * key_size), ctypes.create_string_buffer(size * value_size)
+    key_buffer, value_buffer = (
+        ctypes.create_string_buffer(size * key_size),
+        ctypes.create_string_buffer(size * value_size),
+    )
     position, following = None, ctypes.create_string_buffer(max(key_size, 8))
     while True:
         count = ctypes.c_uint32(size)
@@ -165,7 +171,11 @@ def _items_one_by_one(fd: int, key_size: int, value_size: int) -> tuple[bytes, b
     library = _library()
     keys, values = bytearray(), bytearray()
     key, following = None, ctypes.create_string_buffer(key_size)
-    while library.bpf_get_next_key(fd, key, following) == 0 if key else library.bpf_get_first_key(fd, following, key_size) == 0:
+    while (
+        library.bpf_get_next_key(fd, key, following) == 0
+        if key
+        else library.bpf_get_first_key(fd, following, key_size) == 0
+    ):
         key = ctypes.create_string_buffer(following.raw, key_size)
         value = ctypes.create_string_buffer(value_size)
         if library.bpf_lookup_elem(fd, key, value) == 0:
@@ -194,5 +204,5 @@ def program_info(fd: int) -> dict[str, int]:
 
 def locked_bytes(fd: int) -> int:
     """Memory that a map takes, as the kernel says it in fdinfo."""
-    with open(f"/proc/self/fdinfo/{fd}") as lines:
+    with Path(f"/proc/self/fdinfo/{fd}").open() as lines:
         return next((int(line.split()[1]) for line in lines if line.startswith("memlock:")), 0)

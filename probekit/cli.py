@@ -47,7 +47,9 @@ def invoke(arguments: list[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
-        _complain(f"internal error: {type(error).__name__}: {error}", "probekit --debug ... shows where; please report it")
+        _complain(
+            f"internal error: {type(error).__name__}: {error}", "probekit --debug ... shows where; please report it"
+        )
         return 1
 
 
@@ -74,11 +76,17 @@ def commands(debug: bool) -> None:
 
 @commands.command()
 @click.argument("probes", nargs=-1, required=True, metavar="PROBE...")
-@click.option("--config", "file", type=click.Path(path_type=Path), help="The TOML file; without it, defaults and stdout.")
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="The TOML file; without it, defaults and stdout."
+)
 @click.option("--duration", help="How long to measure, such as 60s.  [default: until Ctrl-C]")
 @click.option("--interval", help="Time between two progress reports, such as 10s.")
-@click.option("--export", "exports", multiple=True, metavar="KIND[:PATH]", help="One more exporter; may be given again.")
-@click.option("--set", "settings", multiple=True, metavar="PATH=VALUE", help="Overrides, such as probe.latency.sample=0.1.")
+@click.option(
+    "--export", "exports", multiple=True, metavar="KIND[:PATH]", help="One more exporter; may be given again."
+)
+@click.option(
+    "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Overrides, such as probe.latency.sample=0.1."
+)
 def run(
     probes: tuple[str, ...],
     file: Path | None,
@@ -137,10 +145,12 @@ def check(probes: tuple[str, ...]) -> int:
 @commands.command(name="list")
 def list_plugins() -> None:
     """Show the installed probes and exporters."""
+    words = {PROBES: "probe", EXPORTERS: "exporter"}
     rows = [("KIND", "NAME", "MODULE", "FROM")]
-    for info in plugins.discover().describe():
-        kind = "probe" if info.group == PROBES else "exporter"
-        rows.append((kind, info.name, info.module, f"{info.distribution} {info.version}"))
+    rows += [
+        (words[info.group], info.name, info.module, f"{info.distribution} {info.version}")
+        for info in plugins.discover().describe()
+    ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
@@ -173,11 +183,11 @@ def validate(file: Path) -> None:
 
 
 def _probe_type(found: Plugins) -> config.TypeOf:
-    return lambda name: found.call(PROBES, name, "probekit_config", name=name)  # type: ignore[no-any-return]
+    return lambda name: found.call(PROBES, name, "probekit_config", name=name)
 
 
 def _exporter_type(found: Plugins) -> config.TypeOf:
-    return lambda name: found.call(EXPORTERS, name, "probekit_config", name=name)  # type: ignore[no-any-return]
+    return lambda name: found.call(EXPORTERS, name, "probekit_config", name=name)
 
 
 def _structure(document: Mapping[str, Any], probes: tuple[str, ...], found: Plugins, origin: str) -> config.Settings:
@@ -223,9 +233,10 @@ def _progress(snapshot: Snapshot) -> None:
     for distribution in figures.distributions[:1]:
         wanted = ("p50", "p99", "p99.9")
         shown = "  ".join(f"{n} {distribution.percentiles[n]:,.1f}" for n in wanted if n in distribution.percentiles)
-        parts.append(f"{distribution.events:,} {distribution.name}  {shown} {distribution.unit if shown else ''}".rstrip())
-    for table in figures.tables[:1]:
-        parts.append(f"{len(table.key):,} {table.name}")
+        parts.append(
+            f"{distribution.events:,} {distribution.name}  {shown} {distribution.unit if shown else ''}".rstrip()
+        )
+    parts += [f"{len(table.key):,} {table.name}" for table in figures.tables[:1]]
     lost = sum(figures.lost.values())
     parts.append(f"lost {lost:,}" if lost else "nothing lost")
     click.echo("  ".join(parts), err=True)

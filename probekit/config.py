@@ -136,7 +136,7 @@ def structure(
         try:
             kind = probe_type(name)
         except InputError as error:
-            problems.append(error.message if name in probes else f"probe.{name}: {error.message}")
+            problems.append(f"probe.{name}: {error.message}" if name in tables else error.message)
             continue
         settings[name] = _table(tables.get(name, {}), kind, f"probe.{name}", problems)
     exports = _exports(document.get("export", []), exporter_type, problems)
@@ -267,12 +267,12 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook(int, _exactly(int, "a whole number"))
     converter.register_structure_hook(str, _exactly(str, "a string"))
     converter.register_structure_hook(float, _number)
-    converter.register_structure_hook_func(lambda kind: kind is Seconds, _seconds)
-    converter.register_structure_hook_func(lambda kind: kind is Bytes, _bytes)
-    converter.register_structure_hook_func(lambda kind: typing.get_origin(kind) is typing.Literal, _literal)
+    converter.register_structure_hook_func(lambda kind: kind == Seconds, _seconds)
+    converter.register_structure_hook_func(lambda kind: kind == Bytes, _bytes)
+    converter.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) == typing.Literal, _literal)
 
     def table(kind: type) -> Callable[[Any, Any], Any]:
-        attrs.resolve_types(kind)  # type: ignore[type-var]
+        attrs.resolve_types(kind)
         hooks = {a.name: override(struct_hook=_checked(converter, a)) for a in attrs.fields(kind)}
         return make_dict_structure_fn(kind, converter, _cattrs_forbid_extra_keys=True, **hooks)  # type: ignore[arg-type]
 

@@ -1,7 +1,7 @@
 """The values that pass between the stages: frozen, without behaviour, and the only thing that all stages import.
 
-    config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> export
-      RunConfig  AttachPlan  Object   LiveMap  Attached   Batch   Columns   Figures     Snapshot
+config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> export
+  RunConfig  AttachPlan  Object   LiveMap  Attached   Batch   Columns   Figures     Snapshot
 """
 
 from __future__ import annotations

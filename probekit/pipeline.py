@@ -1,6 +1,6 @@
 """The stages, one after the other: the only module that imports all of them.
 
-    config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> export
+config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> export
 """
 
 from __future__ import annotations
@@ -253,5 +253,3 @@ def _closing(exporter: Exporter, outcome: Outcome) -> Callable[..., None]:
             outcome.failures.append(failure)
 
     return leave
-
-

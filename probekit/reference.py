@@ -30,7 +30,7 @@ def toml(probes: Mapping[str, type], exporters: Mapping[str, type]) -> str:
 
 def markdown(probes: Mapping[str, type], exporters: Mapping[str, type]) -> str:
     """The reference of all options, as tables."""
-    sections = [("`[run]`", RunSettings)]
+    sections: list[tuple[str, type]] = [("`[run]`", RunSettings)]
     sections += [(f"`[probe.{name}]`", kind) for name, kind in sorted(probes.items())]
     sections += [(f'`[[export]]` with `kind = "{name}"`', kind) for name, kind in sorted(exporters.items())]
     parts = []
@@ -95,7 +95,7 @@ def _export_path(name: str, kind: type) -> dict[str, str]:
 
 
 def _fields(kind: type) -> Iterable[attrs.Attribute[Any]]:
-    return attrs.fields(attrs.resolve_types(kind))  # type: ignore[type-var, no-any-return]
+    return attrs.fields(attrs.resolve_types(kind))  # type: ignore[no-any-return]
 
 
 def _plain(kind: Any) -> Any:

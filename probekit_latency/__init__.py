@@ -33,5 +33,3 @@ def probekit_decode(source: Source, map: LiveMap) -> Decoder:  # noqa: A002
 def probekit_aggregate(config: LatencyConfig) -> LatencyAggregator:
     """Connections, distributions and losses."""
     return LatencyAggregator(config)
-
-

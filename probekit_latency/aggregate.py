@@ -15,10 +15,10 @@ from .config import LatencyConfig
 from .decode import End, Measure, Origin, Side
 
 _HELP = {
-    Measure.REQUEST: "client sockets: first byte of a request enters the send, first byte of its response is handed over",
+    Measure.REQUEST: "client sockets: a request enters the send, until the first of its response is handed over",
     Measure.WIRE: "part of a request: sent, until data is at the socket (network, peer, network)",
     Measure.WAKEUP: "part of a request: data at the socket, until it is handed to the program",
-    Measure.SERVICE: "server sockets: request handed over, first byte of the response enters the send",
+    Measure.SERVICE: "server sockets: a request is handed over, until its response enters the send",
     Measure.PICKUP: "server sockets, before a service: data at the socket, until it is handed to the program",
 }
 _OTHERS = "(other connections)"
@@ -26,7 +26,12 @@ _UNSEEN = np.uint64(2**64 - 1)
 
 # A connection as it is kept here: the kernel's record, its 128-bit sum of squares as a float.
 _ROW = np.dtype(
-    [("who", [("socket", "u8"), ("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")])]
+    [
+        (
+            "who",
+            [("socket", "u8"), ("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")],
+        )
+    ]
     + [(name, "u1") for name in ("side", "origin", "end")]
     + [(name, "u8") for name in ("events", "sum", "min", "max", "wait", "unsplit", "sent", "received", "retransmits")]
     + [("squares", "f8"), ("pid", "u4"), ("srtt_us", "u4")]
@@ -167,12 +172,14 @@ class LatencyAggregator:
 
     def _summary(self) -> dict[str, Any]:
         count = self._counters.get
+        produced = {"produced": count("events", 0)} if self._config.mode == "events" else {}
         return {
             "measure": self._primary.name.lower(),
             "total_events": self._histograms[self._primary].events,
             "event_type_breakdown": {
                 measure.name.lower(): self._histograms[measure].events for measure in (Measure.REQUEST, Measure.SERVICE)
             },
+            **produced,
             "sample": self._config.sample,
             "sampled_out": count("sampled_out", 0),
             "unanswered": count("unanswered", 0),
@@ -219,7 +226,9 @@ class LatencyAggregator:
             columns=(
                 Column("source", source, label=True, help="the socket's own address"),
                 Column("destination", destination, label=True, help="its peer's"),
-                Column("side", _words(Side, sums["side"]), label=True, help="who opened the connection: client or server"),
+                Column(
+                    "side", _words(Side, sums["side"]), label=True, help="who opened the connection: client or server"
+                ),
                 Column("pid", np.where(listed, sums["pid"], 0), label=True, help="process that used the socket last"),
                 Column("process", np.where(listed, self._names(sums["pid"]), ""), label=True, help="its command name"),
                 Column("events", sums["events"], total=True, help="requests of a client, services of a server"),
@@ -237,7 +246,12 @@ class LatencyAggregator:
                 Column("bytes_sent", sums["sent"], total=True, help="over the connection's life, without retransmits"),
                 Column("bytes_received", sums["received"], total=True, help="over the connection's life"),
                 Column("retransmits", sums["retransmits"], total=True, help="segments, over the connection's life"),
-                Column("state", _words(End, sums["end"]), label=True, help="open or closed; evicted: left, and not seen since"),
+                Column(
+                    "state",
+                    _words(End, sums["end"]),
+                    label=True,
+                    help="open or closed; evicted: left, and not seen since",
+                ),
                 Column(
                     "older", sums["origin"] == Origin.UNSEEN, label=True, help="its beginning was not seen by this run"
                 ),
@@ -272,7 +286,8 @@ class LatencyAggregator:
 
 def _ratio(total: Array, count: Array) -> Array:
     """total / count, not a number where there is nothing to divide by."""
-    return np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    ratio: Array = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return ratio
 
 
 def _words(kind: type[Side] | type[End], values: Array) -> Array:

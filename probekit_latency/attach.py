@@ -20,11 +20,15 @@ _OWNERS = 256
 def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
     """Alternatives are cheapest first: fentry and BTF tracepoints may follow pointers, a kprobe copies every field.
 
-    `sock_send_length`, a tracepoint of 6.3 to 6.14 where `tcp_sendmsg_locked` is none yet, is not used: it fires when the
-    send returns, on loopback after the request has arrived.
+    The tracepoint `sock_send_length`, which 6.3 to 6.14 have and `tcp_sendmsg_locked` not yet, is not used: it fires
+    when the send returns, on loopback after the request has arrived.
     """
     defines = {
-        **{f"{kind.__name__.upper()}_{entry.name}": entry.value for kind in (Side, Origin, End, Measure) for entry in kind},
+        **{
+            f"{kind.__name__.upper()}_{entry.name}": entry.value
+            for kind in (Side, Origin, End, Measure)
+            for entry in kind
+        },
         "MEASURES": len(Measure),
         "WAYS": _WAYS,
         "LOCKS": _LOCKS,

@@ -1,7 +1,7 @@
 """Log-linear histograms of nanoseconds: the reader of bpf/include/histogram.h, and the same in NumPy.
 
-Values below 128 have a bucket each; above, every power of two has 64 buckets. A bucket is at most 1/64 of its value wide,
-so its middle is at most 0.8 % off. Merging two is adding them.
+Values below 128 have a bucket each; above, every power of two has 64 buckets. A bucket is at most 1/64 of its value
+wide, so its middle is at most 0.8 % off. Merging two is adding them.
 """
 
 from __future__ import annotations
@@ -38,7 +38,8 @@ def bucket_of(values: Array) -> Array:
     values = values.astype(np.int64)
     octave = np.frexp(values.astype(np.float64))[1] - 1  # floor(log2), exact below 2^53
     shift = np.maximum(octave - BITS, 0)
-    return np.minimum((shift << BITS) + (values >> shift), BUCKETS - 1)
+    buckets: Array = np.minimum((shift << BITS) + (values >> shift), BUCKETS - 1)
+    return buckets
 
 
 class Histogram:

@@ -7,6 +7,7 @@ import hashlib
 import json
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 
 from ..errors import CompileError, MissingError
@@ -50,7 +51,9 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
         return compiled
     btf = kernel.btf
     tree = cache.tree(
-        _digest(_FORMAT, kernel.release, kernel.btf_digest(), libbcc.stat().st_size, Path(headers.__file__).read_bytes()),
+        _digest(
+            _FORMAT, kernel.release, kernel.btf_digest(), libbcc.stat().st_size, Path(headers.__file__).read_bytes()
+        ),
         lambda out: headers.make(out, btf, kernel.release, libbcc),
     )
     request = {
@@ -109,7 +112,7 @@ def _digest(*parts: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def _compile(request: dict[str, object], key: str) -> Object:
+def _compile(request: Mapping[str, object], key: str) -> Object:
     done = subprocess.run(
         [sys.executable, "-m", "probekit.compile.worker"], input=json.dumps(request), capture_output=True, text=True
     )

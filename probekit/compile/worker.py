@@ -26,10 +26,10 @@ def describe(kind: Any) -> Any:
             return f"S{kind._length_}"
         return [describe(kind._type_), [kind._length_]]
     if issubclass(kind, (ctypes.Structure, ctypes.Union)):
-        names = [entry[0] for entry in kind._fields_]  # type: ignore[misc]
+        names = [entry[0] for entry in kind._fields_]
         return {
             "names": names,
-            "formats": [describe(entry[1]) for entry in kind._fields_],  # type: ignore[misc]
+            "formats": [describe(entry[1]) for entry in kind._fields_],
             "offsets": [getattr(kind, name).offset for name in names],
             "itemsize": ctypes.sizeof(kind),
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 from ..model import Batch, LiveMap, Source, SourceKind
@@ -19,7 +20,7 @@ class Reader(Protocol):
         """Lets go of what it mapped."""
 
 
-_READERS = {
+_READERS: dict[SourceKind, Callable[[Source, LiveMap, int], Reader]] = {
     SourceKind.RING: RingReader,
     SourceKind.TABLE: TableReader,
     SourceKind.PERCPU: PerCpuReader,
@@ -35,7 +36,7 @@ def open_reader(source: Source, live: LiveMap, cpus: int) -> Reader:
         live: The map behind it.
         cpus: Possible CPUs.
     """
-    return _READERS[source.kind](source, live, cpus)  # type: ignore[abstract]
+    return _READERS[source.kind](source, live, cpus)
 
 
 __all__ = ["Reader", "RingReader", "open_reader"]

@@ -94,8 +94,11 @@ class RingReader:
         return copied
 
     def _barrier(self) -> None:
-        """Orders memory accesses before and after: a release, then an acquire; a data read must not pass the
-        producer's position on CPUs that reorder loads, nor the consumer's position the data reads."""
+        """Orders memory accesses before and after by a release and an acquire.
+
+        On CPUs that reorder loads, no data may be read before the producer's position, nor after the consumer's was
+        written.
+        """
         self._fence.acquire()
         self._fence.release()
         self._fence.acquire()

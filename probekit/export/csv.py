@@ -35,7 +35,9 @@ class CsvExporter:
         files.prepare(self._config.path)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Nothing is open."""
 
     def export(self, snapshot: Snapshot) -> None:

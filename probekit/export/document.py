@@ -33,7 +33,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         result["histogram"] = {bucket.label: bucket.count for bucket in main.buckets}
         result["percentiles"] = dict(main.percentiles)
         result["distributions"] = {d.name: _distribution(d) for d in figures.distributions}
-    return rounded(result)
+    return {name: rounded(value) for name, value in result.items()}
 
 
 def rows(table: Table) -> Iterator[dict[str, Any]]:

@@ -15,7 +15,9 @@ from ..errors import ExportError
 def check_template(path: str) -> bool:
     """Whether a path has no other placeholder than {probe}."""
     try:
-        return bool(path) and {name for _, name, _, _ in string.Formatter().parse(path) if name is not None} <= {"probe"}
+        return bool(path) and {name for _, name, _, _ in string.Formatter().parse(path) if name is not None} <= {
+            "probe"
+        }
     except ValueError:
         return False
 
@@ -55,7 +57,7 @@ def write(path: str, text: str) -> None:
             sys.stdout.write(text)
             sys.stdout.flush()
         elif _is_special(Path(path)):
-            with open(path, "w", encoding="utf-8") as file:
+            with Path(path).open("w", encoding="utf-8") as file:
                 file.write(text)
         else:
             _replace(Path(path), text)
@@ -82,5 +84,3 @@ def _replace(path: Path, text: str) -> None:
     except BaseException:
         Path(file.name).unlink(missing_ok=True)
         raise
-
-

@@ -39,7 +39,9 @@ class JsonlExporter:
         files.prepare(self._path)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Closes the files."""
         try:
             self._files.close()
@@ -65,7 +67,7 @@ class JsonlExporter:
             return sys.stdout
         if path not in self._open:
             descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            self._open[path] = self._files.enter_context(open(descriptor, "a", encoding="utf-8"))
+            self._open[path] = self._files.enter_context(os.fdopen(descriptor, "a", encoding="utf-8"))
         return self._open[path]
 
 

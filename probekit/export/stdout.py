@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import sys
 from types import TracebackType
 from typing import Any
@@ -18,7 +17,7 @@ from ..model import Column, Distribution, Snapshot, Table
 from ..options import option
 from .document import attached_text
 
-_PIPE_WIDTH = 160  # a pipe has no width: wide enough for every headline table with IPv4 addresses
+_PIPE_WIDTH = 10_000  # a pipe has no width: a row is a line
 
 
 @frozen
@@ -39,14 +38,14 @@ class StdoutExporter:
         """Nothing to open."""
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Nothing is open."""
 
     def export(self, snapshot: Snapshot) -> None:
         """Prints the tables of the last snapshot; of streamed events each one as it comes."""
-        console = Console(file=sys.stdout, highlight=False, soft_wrap=not sys.stdout.isatty())
-        if not console.is_terminal:
-            console = Console(file=sys.stdout, highlight=False, width=int(os.environ.get("COLUMNS", _PIPE_WIDTH)))
+        console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
         try:
             if snapshot.figures.stream is not None:
                 _print_stream(console, snapshot.figures.stream)

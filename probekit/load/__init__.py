@@ -60,7 +60,9 @@ class Loaded:
             raise
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         """Detaches and frees everything."""
         self.detach()
         self._descriptors.close()

@@ -15,7 +15,10 @@ def as_dtype(description: Any) -> np.dtype[Any]:
             and itemsize for a struct.
     """
     if isinstance(description, dict):
-        return np.dtype({**description, "formats": [as_dtype(entry) for entry in description["formats"]]})
+        made: Any = {**description, "formats": [as_dtype(entry) for entry in description["formats"]]}
+        record: np.dtype[Any] = np.dtype(made)
+        return record
     if isinstance(description, (list, tuple)):
-        return np.dtype((as_dtype(description[0]), tuple(description[1])))
-    return np.dtype(description)
+        array: np.dtype[Any] = np.dtype((as_dtype(description[0]), tuple(description[1])))
+        return array
+    return np.dtype(str(description))

@@ -1,0 +1,85 @@
+"""Every listed error, as a new user would meet it: one message, no traceback, the right exit code."""
+
+from __future__ import annotations
+
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from .conftest import PROBEKIT
+
+
+def probekit(*arguments: str, user: str | None = None) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([PROBEKIT, *arguments], capture_output=True, text=True, timeout=60, user=user)
+
+
+@pytest.mark.parametrize(
+    ("toml", "message"),
+    [
+        ("[probe.latency]\nsmaple = 0.5", "probe.latency.smaple: unknown key, did you mean sample?"),
+        ("[probe.latency]\nsample = 'half'", 'probe.latency.sample = "half": has to be a number'),
+        ("[probe.latency]\nsample = 1.5", "probe.latency.sample = 1.5: has to be above 0 and at most 1"),
+        (
+            "[probe.latency]\nattach = 'kprobes'",
+            "has to be one of auto, fentry, kprobe, tracepoint; did you mean kprobe?",
+        ),
+        ("[run]\nduration = 60", 'run.duration = 60: has to be a duration with its unit, such as "60s"'),
+        ("[probe.latency\nsample = 1", "not valid TOML: "),
+        ("[probe.latecny]\nsample = 1", "probe.latecny: unknown probe 'latecny', did you mean latency?"),
+        ("[[export]]\nkind = 'jsno'", "export[0].kind: unknown exporter 'jsno', did you mean json?"),
+        ("[runn]", "runn: unknown key, did you mean run?"),
+    ],
+)
+def test_a_bad_configuration_is_named_by_path_value_and_rule(tmp_path: Path, toml: str, message: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(toml)
+    for command in (["run", "latency", "--config", str(file)], ["config", "validate", str(file)]):
+        done = probekit(*command)
+        assert done.returncode == 2
+        assert done.stderr.startswith(f"error: {file}: ")
+        assert message in done.stderr
+        assert "Traceback" not in done.stderr
+        assert done.stdout == ""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["run", "latency", "--config", "nowhere.toml"], "nowhere.toml: there is no such file"),
+        (["run", "latecny"], "unknown probe 'latecny', did you mean latency?"),
+        (["run", "latency", "--export", "xml"], "unknown exporter 'xml'"),
+        (["run", "latency", "--export", "json:"], "has to be KIND or KIND:PATH"),
+        (["run", "latency", "--duration", "soon"], 'run.duration = "soon": has to be a duration'),
+        (["run", "latency", "--set", "probe.latency.sample"], "has to be PATH=VALUE"),
+        (["run", "latency", "--set", "probe.latency.sample=0"], "probe.latency.sample = 0: has to be above 0"),
+        (["run"], "Missing argument"),
+    ],
+)
+def test_a_bad_argument_gives_one_message_and_exit_code_2(arguments: list[str], message: str) -> None:
+    done = probekit(*arguments)
+    assert done.returncode == 2
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_not_root_says_what_to_do() -> None:
+    done = probekit("run", "latency", "--duration", "1s", user="nobody")
+    assert done.returncode == 3
+    assert "may not load programs into the kernel" in done.stderr
+    assert "run as root (sudo), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN" in done.stderr
+
+
+def test_a_way_that_this_kernel_has_not_is_refused_with_the_reason() -> None:
+    done = probekit("run", "latency", "--duration", "1s", "--set", "probe.latency.attach=kprobe")
+    if done.returncode == 0:
+        pytest.skip("this kernel has kprobes")
+    assert done.returncode == 3
+    assert "kprobe tcp_sendmsg_locked: this kernel has no kprobes" in done.stderr
+
+
+def test_check_attaches_for_real_and_is_content_here() -> None:
+    done = probekit("check", "latency")
+    assert done.returncode == 0, done.stdout
+    assert "tracepoint tcp_rcv_space_adjust: works" in done.stdout
+    assert "MB locked" in done.stdout

@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from .conftest import Probe, benchmark
+
+
+def program_ids(pid: int) -> set[int]:
+    """BPF programs that a process holds."""
+    ids = set()
+    for info in Path(f"/proc/{pid}/fdinfo").iterdir():
+        for line in info.read_text().splitlines():
+            if line.startswith("prog_id:"):
+                ids.add(int(line.split()[1]))
+    return ids
+
+
+def loaded_ids() -> set[int]:
+    shown = subprocess.run(["bpftool", "--json", "prog", "show"], check=True, capture_output=True, text=True)
+    return {program["id"] for program in json.loads(shown.stdout)}
+
+
+def test_sigterm_in_mid_run_gives_the_complete_result(probe: Callable[..., Probe], redis: tuple[int, int]) -> None:
+    running = probe("latency")
+    benchmark(redis[0], "127.0.0.1", 1000, clients=1)
+    assert running.signal(signal.SIGTERM) == 0
+    result = json.loads(running.path.read_text())
+    assert (
+        sum(r["events"] for r in result["connections"].values() if r["destination"] == f"127.0.0.1:{redis[0]}") >= 1000
+    )
+
+
+def test_sigkill_leaves_nothing_in_the_kernel(probe: Callable[..., Probe]) -> None:
+    running = probe("latency")
+    ours = program_ids(running.pid)
+    assert len(ours) == 4
+    assert ours <= loaded_ids()
+    running.signal(signal.SIGKILL)
+    time.sleep(1)
+    assert not ours & loaded_ids()
+
+
+def test_a_second_ctrl_c_ends_the_run_at_once(probe: Callable[..., Probe]) -> None:
+    running = probe("latency", "--export", "jsonl:-")
+    os.kill(running.pid, signal.SIGSTOP)  # both signals are there before it can act on the first one
+    os.kill(running.pid, signal.SIGINT)
+    os.kill(running.pid, signal.SIGCONT)
+    code = running.signal(signal.SIGINT)
+    assert code in (0, -signal.SIGINT)
