@@ -2,16 +2,20 @@
 /* TCP request latency and service time, one record a connection, changed in place.
  *
  * A client socket sends a request and is handed the response; a server socket is handed a request and sends the
- * response. All programs but `readable` run in the context of the process that owns the socket and under the socket's
- * lock, and `readable` under its spinlock, so that a record has one writer at a time and needs no atomic operation.
+ * response. `send` and `receive` run in the context of the process that uses the socket and under the socket's lock,
+ * `readable` under its spinlock or with its backlog, so that a record has one writer at a time and needs no atomic
+ * operation.
  *
- * Whether a read brought anything new is asked of tcp_sock, not of the call's arguments: copied_seq moves for data that
- * was handed over, and for nothing else (not for MSG_PEEK, -EAGAIN or a read of nothing).
+ * What is handed over counts as a response, or as a request, only where data has arrived since the other side's turn
+ * ended: the rest of an earlier response, an empty read or data read again after a peek begin and end nothing.
+ *
+ * Helper calls are what an event costs: the time, the owner once an exchange, and nothing else on most of them.
  *
  * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, SAMPLE, OUTLIER_NS, OWNERS, CLOSED_PAGES, CLOSED_WAKE; with
  * mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of decode.py: SIDE_*, ORIGIN_*, END_*, MEASURE_*.
  */
 #include "histogram.h"
+#include "moments.h"
 #include "programs.h"
 
 #define PROTOCOL_TCP 6
@@ -20,7 +24,8 @@
 #define TCP_DATA_OFFSET 12 /* of the byte in struct tcphdr that has the header's length */
 
 #define UNSEEN ~0ULL
-#define SAMPLED_OUT 1 /* a start that no clock shows: this exchange is not measured */
+#define TICK 24 /* 2^24 ns = 17 ms: how old a connection's transport figures may be against its last exchange */
+#define UNTIMED 1 /* in place of a time: it happened, but this exchange is sampled out or the time was not seen */
 
 struct endpoint {
   u8 local[16]; /* IPv4 as v4-mapped IPv6 */
@@ -30,28 +35,35 @@ struct endpoint {
   u8 side;
   u8 origin;
   u8 end;
-  u8 unsplit; /* exchanges whose `wait` was not seen, 255 at most */
+  u8 more; /* server: data has arrived since the request was handed over */
 };
 
+/* What every event touches comes first: cache lines are what an event costs. */
 struct connection {
   u64 socket; /* the kernel's address of it; 0: the slot is free */
   u64 start;  /* ns; 0: no exchange under way */
-  u64 ready;  /* ns; when its first data reached the socket */
+  u64 ready;  /* ns; when the first data of the other side's turn reached the socket */
+  u32 pid;
+  u32 used; /* in TICKs, for who leaves first */
+  u32 square_high;
+  u32 unsplit; /* exchanges whose `wait` was not seen */
   u64 events;
   u64 sum;
   u64 min;
   u64 max;
   u64 square_low;
   u64 wait; /* ns, sum: data at the socket until handed over */
+  struct endpoint endpoint;
   u64 sent;
   u64 received;
-  struct endpoint endpoint;
-  u32 square_high;
-  u32 seen; /* stream position which a read must pass to bring something new */
-  u32 pid;
   u32 srtt_us;
   u32 retransmits;
-  u32 used; /* 2^20 ns, for who leaves first */
+};
+
+/* The figures of connections that found no room in the ring buffer, so that the totals are whole all the same. */
+struct undelivered {
+  struct moments moments;
+  u64 wait;
 };
 
 struct event {
@@ -92,6 +104,7 @@ BPF_ARRAY(tags, struct set_tags, SETS);
 BPF_ARRAY(locks, u64, LOCKS);
 BPF_F_TABLE("array", u32, struct connection, connections, SETS *WAYS, BPF_F_MMAPABLE);
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
+BPF_PERCPU_ARRAY(undelivered, struct undelivered, SIDES);
 BPF_TABLE("lru_hash", u32, struct owner_name, owners, OWNERS);
 BPF_RINGBUF_OUTPUT(closed, CLOSED_PAGES);
 LAYOUT(closed, struct connection);
@@ -99,7 +112,7 @@ LAYOUT(closed, struct connection);
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 LAYOUT(events, struct event);
 #else
-BPF_PERCPU_ARRAY(distributions, struct distribution, MEASURES);
+BPF_PERCPU_ARRAY(histograms, struct histogram, MEASURES);
 #endif
 
 static __always_inline struct counters *this_cpu_counters(void) {
@@ -115,9 +128,11 @@ static __always_inline struct counters *this_cpu_counters(void) {
       counters_->cause += 1;                                                                \
   })
 
+#define HASH 0x9e3779b97f4a7c15ULL /* 2^64 / golden ratio: Fibonacci hashing */
+
 /* A socket's two sets. */
 static __always_inline u32 set_of(u64 socket, bool second) {
-  u64 mixed = socket * 0x9e3779b97f4a7c15ULL;
+  u64 mixed = socket * HASH;
   u64 half = second ? (mixed ^ (mixed >> 29)) & 0xffffffff : mixed >> 32;
 
   return (half * SETS) >> 32;
@@ -141,13 +156,23 @@ static __always_inline struct connection *find_in(u32 set, u64 socket) {
   return NULL;
 }
 
+static __always_inline u32 home_of(u64 socket) {
+  return (socket * HASH >> 20) % WAYS;
+}
+
+/* Nearly always it is where it would be in an empty table: one cache line instead of two. */
 static __always_inline struct connection *find(struct sock *sk) {
   u64 socket = address_of(sk);
-  struct connection *c = find_in(set_of(socket, false), socket);
+  u32 set = set_of(socket, false);
+  struct connection *c = slot_at(set, home_of(socket));
 
+  if (c && c->socket == socket)
+    return c;
+  c = find_in(set, socket);
   return c ? c : find_in(set_of(socket, true), socket);
 }
 
+/* The kernel's own figures of the connection. */
 static __always_inline void read_transport(struct connection *c, struct sock *sk, bool direct) {
   struct tcp_sock *tp = tcp_sock_of(sk, direct);
 
@@ -158,6 +183,17 @@ static __always_inline void read_transport(struct connection *c, struct sock *sk
   c->received = READ(direct, tp, bytes_received) - (READ(direct, &sk->__sk_common, skc_flags) >> SOCK_DONE & 1);
   c->retransmits = READ(direct, tp, total_retrans);
   c->srtt_us = READ(direct, tp, srtt_us) >> 3;
+}
+
+static __always_inline void keep_totals(struct connection *c) {
+  u32 side = c->endpoint.side;
+  struct undelivered *u = undelivered.lookup(&side);
+  struct moments moments = {c->events, c->sum, c->min, c->max, c->square_low, c->square_high};
+
+  if (!u)
+    return;
+  moments_merge(&u->moments, &moments);
+  u->wait += c->wait;
 }
 
 /* The record goes to user space; its slot may be used again. */
@@ -177,6 +213,7 @@ static __always_inline void hand_over(struct connection *c, u8 end) {
     count->unanswered += 1;
   if (!copy) {
     count->closed_lost += 1;
+    keep_totals(c);
     return;
   }
   __builtin_memcpy(copy, c, sizeof(*copy));
@@ -206,12 +243,12 @@ static __always_inline void forget(struct connection *c) {
 }
 
 /* A free slot of the socket's two sets, else the one that was used longest ago. */
-static __always_inline u32 choose(u32 first, u32 second) {
+static __always_inline u32 choose(u32 first, u32 second, u32 home) {
   u32 chosen = first * WAYS, oldest = ~0U;
 
 #pragma unroll
   for (u32 i = 0; i < 2 * WAYS; i++) {
-    u32 slot = i < WAYS ? first * WAYS + i : second * WAYS + i - WAYS;
+    u32 slot = (i < WAYS ? first : second) * WAYS + (home + i) % WAYS;
     struct connection *c = connections.lookup(&slot);
     u32 used = c && c->socket ? c->used : 0;
 
@@ -252,13 +289,12 @@ static __always_inline bool try_lock(u64 *lock) {
   return false;
 }
 
-static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 side, u8 origin, bool direct) {
-  struct tcp_sock *tp = tcp_sock_of(sk, direct);
+static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 side, u8 origin) {
   struct connection *c = connections.lookup(&slot);
   u32 set = slot / WAYS;
   struct set_tags *t = tags.lookup(&set);
 
-  if (!c || !t || !tp)
+  if (!c || !t)
     return NULL;
   t->socket[slot % WAYS] = 0;
   if (c->socket)
@@ -267,8 +303,7 @@ static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 sid
   identify(c, sk);
   c->endpoint.side = side;
   c->endpoint.origin = origin;
-  c->seen = READ(direct, tp, copied_seq);
-  c->used = bpf_ktime_get_ns() >> 20;
+  c->used = bpf_ktime_get_ns() >> TICK;
   c->socket = address_of(sk);
   t->socket[slot % WAYS] = c->socket;
   COUNT(connections);
@@ -276,7 +311,7 @@ static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 sid
 }
 
 /* A record for this socket, or NULL where another CPU is changing its sets: the socket's next event tries again. */
-static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origin, bool direct) {
+static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origin) {
   u32 first = set_of(address_of(sk), false), second = set_of(address_of(sk), true);
   u32 first_lock = first % LOCKS, second_lock = second % LOCKS;
   u64 *one = locks.lookup(&first_lock), *two = locks.lookup(&second_lock);
@@ -286,7 +321,7 @@ static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origi
     return NULL;
   if (try_lock(one)) {
     if (one == two || try_lock(two)) {
-      c = fill(choose(first, second), sk, side, origin, direct);
+      c = fill(choose(first, second, home_of(address_of(sk))), sk, side, origin);
       if (one != two)
         __sync_fetch_and_add(two, -1);
     }
@@ -301,15 +336,14 @@ static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origi
 static __always_inline struct connection *add_unseen(struct sock *sk, bool direct) {
   u8 side = READ(direct, sk, sk_max_ack_backlog) ? SIDE_SERVER : SIDE_CLIENT;
 
-  return add(sk, side, ORIGIN_UNSEEN, direct);
+  return add(sk, side, ORIGIN_UNSEEN);
 }
 
-/* The process that used the connection last. Programs in softirq must not come here. */
-static __always_inline void own(struct connection *c, u64 now) {
+/* The process that began the exchange. Programs in softirq must not come here. */
+static __always_inline void own(struct connection *c) {
   u32 pid = bpf_get_current_pid_tgid() >> 32;
   struct owner_name owner = {};
 
-  c->used = now >> 20;
   if (c->pid == pid)
     return;
   c->pid = pid;
@@ -317,12 +351,12 @@ static __always_inline void own(struct connection *c, u64 now) {
   owners.update(&pid, &owner);
 }
 
-static __always_inline u64 begin(u64 now) {
+static __always_inline u64 begin(void) {
   if (SAMPLE != 0xffffffff && bpf_get_prandom_u32() > SAMPLE) {
     COUNT(sampled_out);
-    return SAMPLED_OUT;
+    return UNTIMED;
   }
-  return now;
+  return bpf_ktime_get_ns();
 }
 
 #ifdef EVENT_PAGES
@@ -351,15 +385,15 @@ static __always_inline void emit(struct connection *c, u64 now, u64 latency, u64
 }
 #else
 static __always_inline void distribute(u32 measure, u64 value) {
-  struct distribution *d = distributions.lookup(&measure);
+  struct histogram *h = histograms.lookup(&measure);
 
-  if (d)
-    distribution_add(d, value);
+  if (h)
+    histogram_add(h, value);
 }
 #endif
 
 /* An exchange ended now. */
-static __always_inline void finish(struct connection *c, u64 now, u64 wait) {
+static __always_inline void finish(struct connection *c, struct sock *sk, u64 now, u64 wait, bool direct) {
   bool client = c->endpoint.side == SIDE_CLIENT;
   u64 latency = now - c->start, high = c->square_high;
 
@@ -375,14 +409,18 @@ static __always_inline void finish(struct connection *c, u64 now, u64 wait) {
     c->min = latency;
   if (latency > c->max)
     c->max = latency;
-  c->events += 1;
-  c->sum += latency;
   if (wait != UNSEEN)
     c->wait += wait;
-  else if (c->endpoint.unsplit < 255)
-    c->endpoint.unsplit += 1;
+  else
+    c->unsplit += 1;
+  c->sum += latency;
   add_square(&c->square_low, &high, latency);
   c->square_high = high;
+  if (c->used != (u32)(now >> TICK) || !c->events) {
+    c->used = now >> TICK;
+    read_transport(c, sk, direct);
+  }
+  c->events += 1;
 #ifdef EVENT_PAGES
   emit(c, now, latency, wait);
 #else
@@ -398,74 +436,62 @@ static __always_inline void finish(struct connection *c, u64 now, u64 wait) {
 /* Under the socket's lock, in the sender's context, before anything was queued. */
 static __always_inline void send(struct sock *sk, bool direct) {
   struct connection *c = find(sk);
-  struct tcp_sock *tp;
-  u64 now;
 
   if (!c)
     c = add_unseen(sk, direct);
-  tp = tcp_sock_of(sk, direct);
-  if (!c || !tp)
+  if (!c)
     return;
   if (c->endpoint.side == SIDE_CLIENT) {
     if (c->start) /* more of a request, or another one before the answer */
       return;
-    now = bpf_ktime_get_ns();
-    own(c, now);
-    c->start = begin(now);
+    c->start = begin();
     c->ready = 0;
-    c->seen = READ(direct, tp, rcv_nxt);
+    own(c);
     return;
   }
   if (!c->start) /* more of a response, or something nobody asked for */
     return;
-  if (c->start != SAMPLED_OUT) {
-    now = bpf_ktime_get_ns();
-    own(c, now);
-    finish(c, now, c->ready ? c->start - c->ready : UNSEEN);
-    read_transport(c, sk, direct);
-  }
+  if (c->start != UNTIMED)
+    finish(c, sk, bpf_ktime_get_ns(), c->ready > UNTIMED ? c->start - c->ready : UNSEEN, direct);
   c->start = 0;
-  c->ready = 0;
-  c->seen = READ(direct, tp, copied_seq);
+  c->ready = c->endpoint.more ? UNTIMED : 0; /* the next request is there already */
+  c->endpoint.more = 0;
 }
 ON_FIRST_ARGUMENT(send, send)
 
 /* Under the socket's lock, in the reader's context, after each segment that was copied. */
 static __always_inline void receive(struct sock *sk, bool direct) {
   struct connection *c = find(sk);
-  struct tcp_sock *tp;
   u64 now;
 
   if (!c)
     c = add_unseen(sk, direct);
-  tp = tcp_sock_of(sk, direct);
-  if (!c || !tp)
+  if (!c)
     return;
-  if (c->endpoint.side == SIDE_CLIENT ? !c->start : c->start != 0)
-    return; /* more of a response, or more of a request */
-  if ((s32)(READ(direct, tp, copied_seq) - c->seen) <= 0)
-    return; /* nothing that came since: a peek, an empty read, the rest of an earlier response */
-  if (c->start == SAMPLED_OUT) {
-    c->start = 0;
-    return;
-  }
-  now = bpf_ktime_get_ns();
-  own(c, now);
   if (c->endpoint.side == SIDE_SERVER) {
-    c->start = begin(now);
+    if (c->start) { /* more of a request, or another one before the answer */
+      c->endpoint.more = 0;
+    } else if (c->ready) {
+      c->start = begin();
+      own(c);
+    }
     return;
   }
-  finish(c, now, c->ready ? now - c->ready : UNSEEN);
+  if (!c->start || !c->ready) /* more of a response, or the rest of an earlier one */
+    return;
+  if (c->start != UNTIMED) {
+    now = bpf_ktime_get_ns();
+    finish(c, sk, now, now - c->ready, direct);
+  }
   c->start = 0;
-  read_transport(c, sk, direct);
 }
 ON_FIRST_ARGUMENT(receive, receive)
 
 static __always_inline void arrived(struct connection *c) {
-  bool awaited = c->endpoint.side == SIDE_CLIENT ? c->start > SAMPLED_OUT : !c->start;
-
-  if (awaited && !c->ready)
-    c->ready = bpf_ktime_get_ns();
+  if (c->endpoint.side == SIDE_SERVER && c->start)
+    c->endpoint.more = 1;
+  else if (!c->ready && (c->start || c->endpoint.side == SIDE_SERVER))
+    c->ready = c->start == UNTIMED ? UNTIMED : bpf_ktime_get_ns();
 }
 
 /* In softirq, or with the socket's backlog, when data can be read. */
@@ -501,7 +527,7 @@ int state_btf(u64 *ctx) {
     c = find(sk);
     if (c) /* its death was missed and its address is used again */
       forget(c);
-    add(sk, old == TCP_SYN_SENT ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, true);
+    add(sk, old == TCP_SYN_SENT ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH);
   } else if (new == TCP_CLOSE) {
     c = find(sk);
     if (c) {

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from probekit import Column, Columns, Distribution, Figures, Table
-from probekit.aggregate import Histogram
+from probekit.aggregate import Histogram, Moments
 from probekit.decode import endpoint_text, text
 from probekit.model import Array
 
@@ -100,6 +100,7 @@ class LatencyAggregator:
         self._counters: dict[str, int] = {}
         self._owners: dict[int, str] = {}
         self._histograms = {measure: Histogram() for measure in Measure}
+        self._undelivered: Any = None
         self._fresh: list[Any] = []
 
     def update(self, columns: Columns) -> None:
@@ -134,11 +135,11 @@ class LatencyAggregator:
     def _take_counters(self, values: Any) -> None:
         self._counters = {name: int(value[0]) for name, value in values.items()}
 
-    def _take_distributions(self, values: Any) -> None:
-        histograms = {measure: Histogram() for measure in Measure}
-        for measure, row in zip(values["measure"].tolist(), values["distribution"], strict=True):
-            histograms[Measure(measure)].add_struct(row)
-        self._histograms = histograms
+    def _take_histograms(self, values: Any) -> None:
+        self._histograms = {measure: Histogram(values["counts"][measure]) for measure in Measure}
+
+    def _take_undelivered(self, values: Any) -> None:
+        self._undelivered = values
 
     def _take_events(self, values: Any) -> None:
         self._fresh.append(values)
@@ -198,11 +199,41 @@ class LatencyAggregator:
         }
 
     def _distributions(self) -> tuple[Distribution, ...]:
+        if self._config.mode == "aggregate":
+            for side, measure in ((Side.CLIENT, Measure.REQUEST), (Side.SERVER, Measure.SERVICE)):
+                self._histograms[measure].moments = self._moments(side)
         first = self._primary
         return tuple(
             self._histograms[measure].distribution(measure.name.lower(), _HELP[measure])
             for measure in sorted(Measure, key=lambda measure: measure is not first)
         )
+
+    def _moments(self, side: Side) -> Moments:
+        """Exact moments of all exchanges of one side: the kernel keeps them for each connection, and only there."""
+        total = Moments()
+        for rows in (self._closed, self._others, self._open):
+            mine = rows[rows["side"] == side]
+            if len(mine):
+                events, squares = int(mine["events"].sum()), float(mine["squares"].sum())
+                total += Moments(
+                    events, int(mine["sum"].sum()), squares, int(mine["min"].min()), int(mine["max"].max())
+                )
+        for lost in self._undelivered_of(side):
+            total += lost
+        return total
+
+    def _undelivered_of(self, side: Side) -> list[Moments]:
+        """Moments of connections whose records found no room, one of each CPU."""
+        if self._undelivered is None:
+            return []
+        names = ("side", "events", "sum", "square_high", "square_low", "min", "max")
+        return [
+            Moments(events, total, (high << 64) + low, least, most)
+            for which, events, total, high, low, least, most in zip(
+                *(self._undelivered[name].tolist() for name in names), strict=True
+            )
+            if which == side
+        ]
 
     def _names(self, pids: Array) -> Array:
         return np.array([self._owners.get(pid, "") for pid in pids.tolist()], dtype=np.str_)
@@ -214,7 +245,7 @@ class LatencyAggregator:
         events = sums["events"].astype(np.float64)
         mean = _ratio(sums["sum"], events)
         variance = np.maximum(_ratio(sums["squares"], events) - mean**2, 0)
-        split = np.where(sums["unsplit"] < 255, events - sums["unsplit"], 0)
+        split = events - sums["unsplit"]
         wait = _ratio(sums["wait"], split)
         listed = np.arange(len(sums)) < len(rows)
         who = sums["who"]

@@ -30,6 +30,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
             for entry in kind
         },
         "MEASURES": len(Measure),
+        "SIDES": len(Side),
         "WAYS": _WAYS,
         "LOCKS": _LOCKS,
         # 1/32 more slots than connections: two sets to choose from fill up evenly, not perfectly
@@ -44,6 +45,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         Source("closed", SourceKind.RING),
         Source("connections", SourceKind.TABLE, live="socket"),
         Source("counters", SourceKind.PERCPU),
+        Source("undelivered", SourceKind.PERCPU),
         Source("owners", SourceKind.HASH),
     ]
     if config.mode == "events":
@@ -51,7 +53,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         defines["EVENT_WAKE"] = _wake_every(config.buffer, kernel.cpus)
         sources.insert(0, Source("events", SourceKind.RING))
     else:
-        sources.append(Source("distributions", SourceKind.PERCPU))
+        sources.append(Source("histograms", SourceKind.PERCPU))
     return AttachPlan(
         source=bpf_folder() / "latency.bpf.c",
         observations=_observations(config, kernel),
@@ -80,8 +82,6 @@ def _observations(config: LatencyConfig, kernel: KernelFacts) -> tuple[Observati
         Observation(
             "arrival",
             ways("sock_def_readable", "readable", ("sk_data_ready", "readable_btf"), ("tcp_probe", "packet_btf")),
-            needed=False,
-            without="the split of a request into wire and wakeup",
         ),
         Observation("state", (AttachPoint(Way.TRACEPOINT, "inet_sock_set_state", "state_btf"),)),
     ]

@@ -13,8 +13,8 @@ from probekit.decode import fields
 class Side(enum.IntEnum):
     """Which end of the connection a socket is. The C source gets these enums as macros: SIDE_CLIENT."""
 
-    CLIENT = 1
-    SERVER = 2
+    CLIENT = 0
+    SERVER = 1
 
 
 class Origin(enum.IntEnum):
@@ -33,7 +33,7 @@ class End(enum.IntEnum):
 
 
 class Measure(enum.IntEnum):
-    """What is measured: the rows of the map `distributions`."""
+    """What is measured: the rows of the map `histograms`."""
 
     REQUEST = 0
     WIRE = 1
@@ -47,12 +47,16 @@ def _counters(batch: Batch) -> Columns:
     return Columns(batch.source, {name: batch.data[name].sum(axis=0) for name in batch.data.dtype.names or ()})
 
 
-def _distributions(batch: Batch) -> Columns:
-    """A row for each CPU and measure: its number and the `struct distribution`."""
-    cpus, measures = batch.data.shape
-    return Columns(
-        batch.source, {"measure": np.tile(np.arange(measures), cpus), "distribution": batch.data.reshape(-1)}
-    )
+def _histograms(batch: Batch) -> Columns:
+    """A row for each measure: its counts, shape (measures, buckets), summed over the CPUs."""
+    return Columns(batch.source, {"counts": batch.data["buckets"].sum(axis=0)})
+
+
+def _undelivered(batch: Batch) -> Columns:
+    """A row for each CPU and side."""
+    cpus, sides = batch.data.shape
+    columns = fields(Batch(batch.source, batch.data.reshape(-1)))
+    return Columns(batch.source, {"side": np.tile(np.arange(sides), cpus), **columns.values})
 
 
 DECODERS: dict[str, Decoder] = {
@@ -61,6 +65,7 @@ DECODERS: dict[str, Decoder] = {
     "owners": fields,
     "events": fields,
     "counters": _counters,
-    "distributions": _distributions,
+    "histograms": _histograms,
+    "undelivered": _undelivered,
 }
 """A decoder for each map of the C source. Columns are named as the fields of its structs."""

@@ -10,13 +10,7 @@
 #define HISTOGRAM_BITS 6
 #define HISTOGRAM_BUCKETS 1984 /* up to 2^36 ns = 68.7 s */
 
-struct distribution {
-  u64 events;
-  u64 sum;
-  u64 min;
-  u64 max;
-  u64 square_low; /* sum of squares, 128 bits */
-  u64 square_high;
+struct histogram {
   u64 buckets[HISTOGRAM_BUCKETS];
 };
 
@@ -50,29 +44,9 @@ static __always_inline u32 histogram_bucket(u64 value) {
   return (shift << HISTOGRAM_BITS) + (u32)(value >> shift);
 }
 
-/* Adds the square of a value below 2^36 to 128 bits. */
-static __always_inline void add_square(u64 *low, u64 *high, u64 value) {
-  u64 top = value >> 32, rest = value & 0xffffffff, square = value * value;
-
-  if (top) { /* above 4.29 s a square no longer fits */
-    u64 middle = 2 * top * rest;
-    *high += top * top + (middle >> 32) + (((middle & 0xffffffff) + ((rest * rest) >> 32)) >> 32);
-  }
-  *low += square;
-  if (*low < square)
-    *high += 1;
-}
-
-static __always_inline void distribution_add(struct distribution *d, u64 value) {
+static __always_inline void histogram_add(struct histogram *h, u64 value) {
   u32 bucket = histogram_bucket(value);
 
-  if (!d->events || value < d->min)
-    d->min = value;
-  if (value > d->max)
-    d->max = value;
-  d->events += 1;
-  d->sum += value;
-  add_square(&d->square_low, &d->square_high, value);
   if (bucket < HISTOGRAM_BUCKETS)
-    d->buckets[bucket] += 1;
+    h->buckets[bucket] += 1;
 }

@@ -5,6 +5,6 @@ An aggregator is an object that a probe returns from `probekit_aggregate`; these
 
 from __future__ import annotations
 
-from .histogram import Histogram
+from .histogram import Histogram, Moments
 
-__all__ = ["Histogram"]
+__all__ = ["Histogram", "Moments"]

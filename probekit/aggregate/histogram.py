@@ -6,10 +6,11 @@ wide, so its middle is at most 0.8 % off. Merging two is adding them.
 
 from __future__ import annotations
 
+import itertools
 import math
-from typing import Any
 
 import numpy as np
+from attrs import frozen
 
 from ..model import Array, Bucket, Distribution
 
@@ -42,11 +43,11 @@ def bucket_of(values: Array) -> Array:
     return buckets
 
 
-class Histogram:
-    """A histogram that also keeps what is exact: number, sum, sum of squares, smallest and largest.
+@frozen
+class Moments:
+    """What of nanoseconds is kept exactly.
 
     Attributes:
-        counts: Shape (1984,), values in each bucket.
         events: Values.
         sum: Of all values, ns.
         squares: Sum of all squares, ns².
@@ -54,46 +55,75 @@ class Histogram:
         max: The largest, ns.
     """
 
-    def __init__(self) -> None:
-        self.counts: Array = np.zeros(BUCKETS, np.int64)
-        self.events = 0
-        self.sum = 0
-        self.squares = 0
-        self.min = 0
-        self.max = 0
+    events: int = 0
+    sum: float = 0
+    squares: float = 0
+    min: float = 0
+    max: float = 0
 
-    def add(self, values: Array) -> None:
-        """Adds values.
+    @classmethod
+    def of(cls, values: Array) -> Moments:
+        """Moments of values.
 
         Args:
             values: Nanoseconds, whole, not negative, below 2^36.
         """
         if not len(values):
-            return
+            return cls()
         values = values.astype(np.uint64)
         low, high = values & np.uint64(0x3FFFF), values >> np.uint64(18)
         squares = (int((high * high).sum()) << 36) + (int((high * low).sum()) << 19) + int((low * low).sum())
-        self._add(
-            np.bincount(bucket_of(values), minlength=BUCKETS), len(values), int(values.sum()), squares,
-            int(values.min()), int(values.max()),
-        )  # fmt: skip
+        return cls(len(values), int(values.sum()), squares, int(values.min()), int(values.max()))
 
-    def add_struct(self, row: Any) -> None:
-        """Adds a `struct distribution` of the kernel."""
-        self._add(
-            row["buckets"].astype(np.int64), int(row["events"]), int(row["sum"]),
-            (int(row["square_high"]) << 64) + int(row["square_low"]), int(row["min"]), int(row["max"]),
-        )  # fmt: skip
+    def __add__(self, other: Moments) -> Moments:
+        """Moments of both together."""
+        if not self.events or not other.events:
+            return self if self.events else other
+        return Moments(
+            self.events + other.events,
+            self.sum + other.sum,
+            self.squares + other.squares,
+            min(self.min, other.min),
+            max(self.max, other.max),
+        )
 
-    def _add(self, counts: Array, events: int, total: int, squares: int, low: int, high: int) -> None:
-        if not events:
-            return
-        self.min = min(self.min, low) if self.events else low
-        self.max = max(self.max, high)
-        self.counts += counts
-        self.events += events
-        self.sum += total
-        self.squares += squares
+    @property
+    def mean(self) -> float:
+        """Average, ns; 0 without events."""
+        return self.sum / self.events if self.events else 0.0
+
+    @property
+    def deviation(self) -> float:
+        """Standard deviation of all values, ns; 0 without events."""
+        return math.sqrt(max(self.events * self.squares - self.sum**2, 0)) / self.events if self.events else 0.0
+
+
+class Histogram:
+    """Counts of values in log-linear buckets.
+
+    Attributes:
+        counts: Shape (1984,), values in each bucket.
+        moments: Exact ones, where they are known; otherwise they are taken from the buckets.
+    """
+
+    def __init__(self, counts: Array | None = None, moments: Moments | None = None) -> None:
+        self.counts: Array = np.zeros(BUCKETS, np.int64) if counts is None else counts.astype(np.int64)
+        self.moments = moments
+
+    @property
+    def events(self) -> int:
+        """Values in all buckets."""
+        return int(self.counts.sum())
+
+    def add(self, values: Array) -> None:
+        """Adds values, and their moments to the exact ones.
+
+        Args:
+            values: Nanoseconds, whole, not negative, below 2^36.
+        """
+        if len(values):
+            self.counts += np.bincount(bucket_of(values), minlength=BUCKETS)
+            self.moments = (self.moments or Moments()) + Moments.of(values)
 
     def percentile(self, percent: float) -> float:
         """The value that `percent` of all are not above, ns; between two ranks as NumPy does it by default.
@@ -101,30 +131,29 @@ class Histogram:
         Raises:
             ValueError: The histogram is empty.
         """
-        if not self.events:
-            raise ValueError("an empty histogram has no percentiles")
         ranks = np.cumsum(self.counts)
-        last = int(ranks[-1]) - 1
-        place = last * percent / 100
+        if not ranks[-1]:
+            raise ValueError("an empty histogram has no percentiles")
+        place = (int(ranks[-1]) - 1) * percent / 100
         below, above = (
             float(MIDDLE[np.searchsorted(ranks, rank, side="right")]) for rank in (math.floor(place), math.ceil(place))
         )
         value = below + (above - below) * (place - math.floor(place))
-        return min(max(value, self.min), self.max)
+        return min(max(value, self.moments.min), self.moments.max) if self.moments else value
 
     def distribution(self, name: str, help: str) -> Distribution:  # noqa: A002
         """The figures in microseconds."""
         events = self.events
-        mean = self.sum / events if events else None
+        moments = self.moments or self._estimate()
         return Distribution(
             name=name,
             unit="us",
             help=help,
             events=events,
-            min=self.min / 1000 if events else None,
-            max=self.max / 1000 if events else None,
-            mean=mean / 1000 if mean is not None else None,
-            std=float(deviation(events, self.sum, self.squares)) / 1000 if events else None,
+            min=moments.min / 1000 if events else None,
+            max=moments.max / 1000 if events else None,
+            mean=moments.mean / 1000 if events else None,
+            std=moments.deviation / 1000 if events else None,
             percentiles={f"p{percent:g}": self.percentile(percent) / 1000 for percent in PERCENTILES} if events else {},
             buckets=self.coarse(),
             counts=self.counts.copy(),
@@ -137,10 +166,19 @@ class Histogram:
         parts = np.add.reduceat(self.counts, positions)
         return tuple(
             Bucket(f"{low}-{high}ms" if high < math.inf else f"{low}+ms", low * 1000.0, high * 1000.0, int(count))
-            for low, high, count in zip(edges, edges[1:], parts, strict=False)
+            for (low, high), count in zip(itertools.pairwise(edges), parts, strict=True)
         )
 
-
-def deviation(events: int, total: int, squares: int) -> float:
-    """Standard deviation of all values, from exact integer sums."""
-    return math.sqrt(max(events * squares - total * total, 0)) / events if events else 0.0
+    def _estimate(self) -> Moments:
+        """Moments as the middles of the buckets have them."""
+        used = np.flatnonzero(self.counts)
+        if not used.size:
+            return Moments()
+        counts, middles = self.counts[used].astype(np.float64), MIDDLE[used]
+        return Moments(
+            int(counts.sum()),
+            float(counts @ middles),
+            float(counts @ middles**2),
+            float(middles[0]),
+            float(middles[-1]),
+        )

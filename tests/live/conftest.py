@@ -70,7 +70,7 @@ class Probe:
 @pytest.fixture
 def probe(tmp_path: Path) -> Iterator[Callable[..., Probe]]:
     """Starts a run; it is over with the test at the latest."""
-    started = []
+    started: list[Probe] = []
 
     def start(*arguments: str) -> Probe:
         folder = tmp_path / f"probe{len(started)}"

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: GPL-2.0-only */
+/* What of nanoseconds is kept exactly: number, sum, sum of squares in 128 bits, smallest and largest. */
+#pragma once
+
+struct moments {
+  u64 events;
+  u64 sum;
+  u64 min;
+  u64 max;
+  u64 square_low;
+  u64 square_high;
+};
+
+/* Adds the square of a value below 2^36 to 128 bits. */
+static __always_inline void add_square(u64 *low, u64 *high, u64 value) {
+  u64 top = value >> 32, rest = value & 0xffffffff, square = value * value;
+
+  if (top) { /* above 4.29 s a square no longer fits */
+    u64 middle = 2 * top * rest;
+    *high += top * top + (middle >> 32) + (((middle & 0xffffffff) + ((rest * rest) >> 32)) >> 32);
+  }
+  *low += square;
+  if (*low < square)
+    *high += 1;
+}
+
+static __always_inline void moments_merge(struct moments *m, const struct moments *other) {
+  if (!other->events)
+    return;
+  if (!m->events || other->min < m->min)
+    m->min = other->min;
+  if (other->max > m->max)
+    m->max = other->max;
+  m->events += other->events;
+  m->sum += other->sum;
+  m->square_low += other->square_low;
+  m->square_high += other->square_high + (m->square_low < other->square_low);
+}

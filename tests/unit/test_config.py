@@ -1,0 +1,417 @@
+"""What the configuration says of a TOML document: nothing is coerced, ignored or left unnamed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import pytest
+from attrs import frozen
+
+from probekit import Bytes, Seconds, option
+from probekit.config import RunSettings, Settings, assign, read, structure, suggestion
+from probekit.errors import ConfigError, InputError, PluginError
+from probekit.export.files import PATH_RULE, check_template
+
+
+@frozen
+class Wiggle:
+    """A probe with an option of each type."""
+
+    mode: Literal["fast", "careful"] = option("fast", help="how")
+    share: float = option(1.0, help="how much", allowed="above 0 and at most 1", check=lambda v: 0 < v <= 1)
+    count: int = option(10, help="how many", allowed="from 1 to 100", check=lambda v: 1 <= v <= 100)
+    loud: bool = option(False, help="whether to shout")
+    label: str = option("x", help="what to call it")
+    wait: Seconds = option(Seconds(1.0), help="how long", allowed='at most "60s"', check=lambda v: v <= 60)
+    buffer: Bytes = option(Bytes(4096), help="how big", allowed='at least "4KiB"', check=lambda v: v >= 4096)
+    limit: Seconds | None = option(None, help="until when", allowed="above 0", check=lambda v: v > 0)
+
+
+@frozen
+class Wobble:
+    """A probe with an option that has to be given, and two that exclude each other."""
+
+    device: str = option(help="which", example='"eth0"')
+    low: int = option(0, help="from")
+    high: int = option(1, help="to")
+
+    def __attrs_post_init__(self) -> None:
+        if self.low > self.high:
+            raise ValueError("low has to be at most high")
+
+
+@frozen
+class Paper:
+    """An exporter to a file."""
+
+    path: str = option("-", help="the file", allowed=PATH_RULE, check=check_template)
+
+
+@frozen
+class Screen:
+    """An exporter without a file."""
+
+    rows: int = option(20, help="how many rows")
+
+
+def _lookup(word: str, known: dict[str, type]) -> Callable[[str], type]:
+    def find(name: str) -> type:
+        if name == "broken":
+            raise PluginError(f"{word} broken cannot be imported")
+        if name not in known:
+            raise InputError(f"unknown {word} {name!r}{suggestion(name, tuple(known))}")
+        return known[name]
+
+    return find
+
+
+_PROBES = _lookup("probe", {"wiggle": Wiggle, "wobble": Wobble})
+_EXPORTERS = _lookup("exporter", {"paper": Paper, "screen": Screen})
+
+
+def _settings(document: dict[str, Any], *probes: str) -> Settings:
+    return structure(document, probes or ("wiggle",), _PROBES, _EXPORTERS, "")
+
+
+def _problems(document: dict[str, Any], *probes: str) -> list[str]:
+    with pytest.raises(ConfigError) as caught:
+        _settings(document, *probes)
+    return caught.value.problems
+
+
+def test_an_empty_document_gives_every_default() -> None:
+    assert _settings({}) == Settings(run=RunSettings(), probes={"wiggle": Wiggle()}, exports=())
+
+
+def test_every_type_of_option_is_read() -> None:
+    table = {
+        "mode": "careful",
+        "share": 0.5,
+        "count": 7,
+        "loud": True,
+        "label": "y",
+        "wait": "250ms",
+        "buffer": "1MiB",
+        "limit": "1m30s",
+    }
+    assert _settings({"probe": {"wiggle": table}}).probes["wiggle"] == Wiggle(
+        "careful", 0.5, 7, True, "y", Seconds(0.25), Bytes(1 << 20), Seconds(90.0)
+    )
+
+
+def test_a_whole_number_is_a_number_and_a_size() -> None:
+    wiggle = _settings({"probe": {"wiggle": {"share": 1, "buffer": 8192}}}).probes["wiggle"]
+    assert (type(wiggle.share), wiggle.share, wiggle.buffer) == (float, 1.0, 8192)
+
+
+def test_exporters_keep_their_order_and_may_come_twice() -> None:
+    settings = _settings(
+        {"export": [{"kind": "screen"}, {"kind": "paper", "path": "a"}, {"kind": "screen", "rows": 3}]}
+    )
+    assert [(export.kind, export.settings) for export in settings.exports] == [
+        ("screen", Screen()),
+        ("paper", Paper("a")),
+        ("screen", Screen(3)),
+    ]
+
+
+_NUMBER, _WHOLE, _STRING, _BOOL = "a number", "a whole number", "a string", "true or false"
+_DURATION, _SIZE = "a duration with its unit", "a size such as"
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "shown", "allowed"),
+    [
+        ("mode", "slow", '"slow"', "one of fast, careful"),
+        ("mode", 1, "1", "one of fast, careful"),
+        ("mode", True, "true", "one of fast, careful"),
+        ("mode", ["fast"], "['fast']", "one of fast, careful"),
+        ("mode", {"fast": 1}, "{'fast': 1}", "one of fast, careful"),
+        ("share", "0.5", '"0.5"', _NUMBER),
+        ("share", True, "true", _NUMBER),
+        ("share", float("nan"), "nan", _NUMBER),
+        ("share", float("inf"), "inf", _NUMBER),
+        ("share", 0, "0", "above 0 and at most 1"),
+        ("share", 1.01, "1.01", "above 0 and at most 1"),
+        ("count", "5", '"5"', _WHOLE),
+        ("count", 5.0, "5.0", _WHOLE),
+        ("count", True, "true", _WHOLE),
+        ("count", [5], "[5]", _WHOLE),
+        ("count", 0, "0", "from 1 to 100"),
+        ("count", 101, "101", "from 1 to 100"),
+        ("loud", 1, "1", _BOOL),
+        ("loud", "true", '"true"', _BOOL),
+        ("label", 5, "5", _STRING),
+        ("label", False, "false", _STRING),
+        ("label", {}, "{}", _STRING),
+        ("wait", 5, "5", _DURATION),
+        ("wait", 0.5, "0.5", _DURATION),
+        ("wait", "5", '"5"', _DURATION),
+        ("wait", True, "true", _DURATION),
+        ("wait", "61s", '"61s"', 'at most "60s"'),
+        ("buffer", -1, "-1", _SIZE),
+        ("buffer", 4096.0, "4096.0", _SIZE),
+        ("buffer", True, "true", _SIZE),
+        ("buffer", "4MB", '"4MB"', _SIZE),
+        ("buffer", 4095, "4095", 'at least "4KiB"'),
+        ("buffer", "1KiB", '"1KiB"', 'at least "4KiB"'),
+        ("limit", 5, "5", _DURATION),
+        ("limit", "0s", '"0s"', "above 0"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_path_and_what_is_allowed(
+    option: str, value: object, shown: str, allowed: str
+) -> None:
+    (problem,) = _problems({"probe": {"wiggle": {option: value}}})
+    assert problem.startswith(f"probe.wiggle.{option} = {shown}: has to be {allowed}")
+
+
+def test_a_number_beyond_a_float_is_told_what_is_allowed() -> None:
+    (problem,) = _problems({"probe": {"wiggle": {"share": 10**400}}})
+    assert problem.endswith(f": has to be {_NUMBER}")
+
+
+@pytest.mark.parametrize("value", ["a\nb", "\x1b[31mred", "a\rb"])
+def test_a_problem_is_one_line_that_is_safe_to_print(value: str) -> None:
+    problems = _problems({value: 1, "probe": {"wiggle": {"mode": value, value: 1}}})
+    assert len(problems) == 3
+    assert all(problem.isprintable() for problem in problems)
+
+
+def test_a_misspelt_word_gets_a_suggestion() -> None:
+    (problem,) = _problems({"probe": {"wiggle": {"mode": "carefull"}}})
+    assert problem == 'probe.wiggle.mode = "carefull": has to be one of fast, careful; did you mean careful?'
+
+
+@pytest.mark.parametrize(
+    ("document", "problem"),
+    [
+        ({"ruin": {}}, "ruin: unknown key, did you mean run?"),
+        ({"probes": {}}, "probes: unknown key, did you mean probe?"),
+        ({"zzz": 1}, "zzz: unknown key (there is: run, probe, export)"),
+        ({"run": {"durations": "1s"}}, "run.durations: unknown key, did you mean duration?"),
+        ({"run": {"zzz": 1}}, "run.zzz: unknown key (there is: duration, interval)"),
+        ({"probe": {"wiggle": {"modes": 1}}}, "probe.wiggle.modes: unknown key, did you mean mode?"),
+        ({"export": [{"kind": "paper", "pat": "x"}]}, "export[0].pat: unknown key, did you mean path?"),
+        ({"export": [{"kind": "screen"}, {"kind": "screen", "row": 1}]}, "export[1].row: unknown key, did you mean rows?"),  # noqa: E501
+        ({"probe": {"wigle": {}}}, "probe.wigle: unknown probe 'wigle', did you mean wiggle?"),
+        ({"export": [{"kind": "papper"}]}, "export[0].kind: unknown exporter 'papper', did you mean paper?"),
+    ],
+)  # fmt: skip
+def test_an_unknown_name_is_an_error_with_a_suggestion(document: dict[str, Any], problem: str) -> None:
+    assert _problems(document) == [problem]
+
+
+def test_a_probe_to_run_that_nobody_has_gets_a_suggestion() -> None:
+    assert _problems({}, "wigle") == ["unknown probe 'wigle', did you mean wiggle?"]
+
+
+def test_a_plugin_that_cannot_be_used_is_a_problem_like_any_other() -> None:
+    document = {"probe": {"broken": {}}, "export": [{"kind": "broken"}], "run": {"interval": 1}}
+    assert [problem.split(":")[0] for problem in _problems(document)] == [
+        "run.interval = 1",
+        "probe.broken",
+        "export[0].kind",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("document", "path", "value"),
+    [
+        ({"run": 5}, "run", "5"),
+        ({"run": []}, "run", "[]"),
+        ({"probe": "wiggle"}, "probe", '"wiggle"'),
+        ({"probe": []}, "probe", "[]"),
+        ({"probe": {"wiggle": 5}}, "probe.wiggle", "5"),
+        ({"probe": {"wiggle": True}}, "probe.wiggle", "true"),
+        ({"export": {"kind": "paper"}}, "export", "{'kind': 'paper'}"),
+        ({"export": "paper"}, "export", '"paper"'),
+        ({"export": ["paper"]}, "export", "['paper']"),
+    ],
+)
+def test_what_has_to_be_a_table_or_a_list_of_tables_is_named(document: dict[str, Any], path: str, value: str) -> None:
+    (problem,) = _problems(document)
+    assert problem.startswith(f"{path} = {value}: has to be ")
+    assert "table" in problem
+
+
+@pytest.mark.parametrize("entry", [{}, {"path": "x"}, {"kind": 5}, {"kind": ["paper"]}, {"kind": True}])
+def test_an_exporter_without_a_kind_is_told_how_to_give_one(entry: dict[str, Any]) -> None:
+    (problem,) = _problems({"export": [{"kind": "screen"}, entry]})
+    assert problem.startswith("export[1].kind")
+    assert problem.endswith('has to name an exporter, such as kind = "json"')
+
+
+def test_a_kind_that_is_no_string_is_shown() -> None:
+    (problem,) = _problems({"export": [{"kind": 5}]})
+    assert problem.startswith("export[0].kind = 5: has to ")
+
+
+def test_an_option_that_has_to_be_given_is_missed() -> None:
+    assert _problems({}, "wobble") == ["probe.wobble.device: is missing"]
+
+
+def test_what_two_options_together_do_not_allow_is_said_by_the_class() -> None:
+    table = {"device": "eth0", "low": 2, "high": 1}
+    assert _problems({"probe": {"wobble": table}}, "wobble") == ["probe.wobble: low has to be at most high"]
+
+
+@pytest.mark.parametrize(
+    ("table", "start"),
+    [
+        ({"duration": 60}, "run.duration = 60: has to be a duration"),
+        ({"duration": "0s"}, 'run.duration = "0s": has to be above 0'),
+        ({"interval": "99ms"}, 'run.interval = "99ms": has to be at least 100ms'),
+        ({"interval": True}, "run.interval = true: has to be a duration"),
+    ],
+)
+def test_the_run_table_is_checked_too(table: dict[str, Any], start: str) -> None:
+    (problem,) = _problems({"run": table})
+    assert problem.startswith(start)
+
+
+def test_every_problem_is_reported_at_once_each_on_a_line_with_the_file() -> None:
+    document = {
+        "ruin": 1,
+        "run": {"interval": 5, "x": 1},
+        "probe": {"wiggle": {"mode": "slow", "count": "5", "x": 1}, "nobody": {}},
+        "export": [{"path": "x"}, {"kind": "screen", "rows": "3"}],
+    }
+    with pytest.raises(ConfigError) as caught:
+        structure(document, ("wiggle",), _PROBES, _EXPORTERS, "run.toml")
+    assert [problem.split(" ")[0].rstrip(":") for problem in caught.value.problems] == [
+        "ruin", "run.interval", "run.x", "probe.wiggle.mode", "probe.wiggle.count", "probe.wiggle.x", "probe.nobody",
+        "export[0].kind", "export[1].rows",
+    ]  # fmt: skip
+    assert caught.value.message == "\n".join(f"run.toml: {problem}" for problem in caught.value.problems)
+    assert caught.value.exit_code == 2
+
+
+def test_tables_of_probes_that_do_not_run_are_checked_but_not_returned() -> None:
+    assert _problems({"probe": {"wobble": {"device": 5}}}) == ["probe.wobble.device = 5: has to be a string"]
+    assert list(_settings({"probe": {"wobble": {"device": "eth0"}}}).probes) == ["wiggle"]
+
+
+_WOBBLE = {"wobble": {"device": "eth0"}}
+
+
+@pytest.mark.parametrize("path", ["-", "{probe}.json", "out/{probe}"])
+def test_several_probes_may_share_standard_output_or_a_template(path: str) -> None:
+    settings = _settings({"probe": _WOBBLE, "export": [{"kind": "paper", "path": path}]}, "wiggle", "wobble")
+    assert settings.exports[0].settings == Paper(path)
+
+
+def test_several_probes_may_not_replace_each_others_file() -> None:
+    export = [{"kind": "screen"}, {"kind": "paper", "path": "x.json"}]
+    (problem,) = _problems({"probe": _WOBBLE, "export": export}, "wiggle", "wobble")
+    assert problem == 'export[1].path = "x.json": has to contain {probe} when several probes run'
+    assert _settings({"export": export}, "wiggle").exports[1].settings == Paper("x.json")
+
+
+@pytest.mark.parametrize(
+    "path", ["", "{prob}.json", "{}", "{0}", "{probe", "probe}", "{probe.name}", "{probe[0]}", "{probe}{x}"]
+)
+def test_a_path_with_another_placeholder_is_refused(path: str) -> None:
+    (problem,) = _problems({"export": [{"kind": "paper", "path": path}]})
+    assert problem == f'export[0].path = "{path}": has to be {PATH_RULE}'
+
+
+@pytest.mark.parametrize("path", ["{probe:d}", "{probe!x}", "{probe:{x}}"])
+def test_a_placeholder_that_cannot_be_filled_in_is_refused(path: str) -> None:
+    (problem,) = _problems({"export": [{"kind": "paper", "path": path}]})
+    assert problem == f'export[0].path = "{path}": has to be {PATH_RULE}'
+
+
+@pytest.mark.parametrize(
+    ("assignment", "value"),
+    [
+        ("probe.wiggle.share=0.1", 0.1),
+        ("probe.wiggle.share = 0.1", 0.1),
+        ("probe.wiggle.share=5", 5),
+        ("probe.wiggle.share=true", True),
+        ('probe.wiggle.share="5"', "5"),
+        ("probe.wiggle.share=careful", "careful"),
+        ("probe.wiggle.share=60s", "60s"),
+        ("probe.wiggle.share=a=b", "a=b"),
+        ("probe.wiggle.share=", ""),
+        ("probe.wiggle.share=[1, 2]", [1, 2]),
+    ],
+)
+def test_set_reads_a_toml_value_and_a_bare_word_as_a_string(assignment: str, value: object) -> None:
+    document: dict[str, Any] = {}
+    assign(document, assignment)
+    assert document == {"probe": {"wiggle": {"share": value}}}
+    assert type(document["probe"]["wiggle"]["share"]) is type(value)
+
+
+def test_set_overrides_one_value_and_keeps_the_others() -> None:
+    document: dict[str, Any] = {"run": {"duration": "1s", "interval": "2s"}, "probe": {}}
+    assign(document, "run.duration=5s")
+    assert document == {"run": {"duration": "5s", "interval": "2s"}, "probe": {}}
+
+
+@pytest.mark.parametrize("assignment", ["", "run.duration", "=5", ".duration=5", "run.=5", "run..duration=5", " =5"])
+def test_set_without_path_or_value_is_told_how_to_write_it(assignment: str) -> None:
+    with pytest.raises(InputError, match=r"has to be PATH=VALUE, such as probe\.latency\.sample=0\.1") as caught:
+        assign({}, assignment)
+    assert caught.value.message.startswith(f"--set {assignment}: ")
+
+
+@pytest.mark.parametrize("document", [{"run": 5}, {"run": []}, {"run": "x"}])
+def test_set_through_something_that_is_no_table_is_refused(document: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match=r"--set run\.duration=5s: run is not a table"):
+        assign(document, "run.duration=5s")
+
+
+def test_a_file_is_read_as_it_is_written(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text('[run]\nduration = "5s"\n[probe.wiggle]\nlabel = "Zürich"\n[[export]]\nkind = "paper"\n', "utf-8")
+    assert read(file) == {
+        "run": {"duration": "5s"},
+        "probe": {"wiggle": {"label": "Zürich"}},
+        "export": [{"kind": "paper"}],
+    }
+
+
+def test_a_missing_file_is_named_with_the_way_to_make_one(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / "no.toml")
+    assert caught.value.message == f"{tmp_path / 'no.toml'}: there is no such file"
+    assert "probekit config init" in caught.value.hint
+
+
+def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path)
+    assert caught.value.message == f"{tmp_path}: cannot be read: Is a directory"
+
+
+def test_a_file_that_is_not_utf8_cannot_be_read(tmp_path: Path) -> None:
+    file = tmp_path / "latin.toml"
+    file.write_bytes('label = "Zürich"'.encode("latin-1"))
+    with pytest.raises(InputError, match="cannot be read: 'utf-8' codec can't decode") as caught:
+        read(file)
+    assert caught.value.message.startswith(f"{file}: ")
+
+
+@pytest.mark.parametrize(
+    ("text", "place"), [("[run\n", "line 1"), ("[run]\nduration = 60s\n", "line 2"), ("a = 1\na = 2\n", "line 2")]
+)
+def test_a_syntax_error_is_named_with_its_line(tmp_path: Path, text: str, place: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(text)
+    with pytest.raises(ConfigError, match="not valid TOML") as caught:
+        read(file)
+    assert caught.value.message.startswith(f"{file}: ")
+    assert place in caught.value.message
+
+
+@pytest.mark.parametrize("value", ["9" * 5000, "[" * 2000 + "]" * 2000], ids=["number", "nesting"])
+def test_a_value_beyond_what_the_parser_takes_is_an_error_of_the_input(tmp_path: Path, value: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_text(f"a = {value}\n")
+    with pytest.raises(InputError) as caught:
+        read(file)
+    assert caught.value.message.startswith(f"{file}: ")

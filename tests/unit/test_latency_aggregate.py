@@ -1,0 +1,607 @@
+"""The latency probe's figures, from records as the kernel would hand them over."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from probekit import Batch, Columns, Figures, Table
+from probekit.aggregate.histogram import BUCKETS, bucket_of
+from probekit.model import Array
+from probekit_latency.aggregate import LatencyAggregator
+from probekit_latency.config import LatencyConfig
+from probekit_latency.decode import DECODERS, End, Measure, Origin, Side
+
+_ENDPOINT = np.dtype(
+    [("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")]
+    + [(name, "u1") for name in ("side", "origin", "end", "more")]
+)
+_CONNECTION = np.dtype(
+    [(name, "u8") for name in ("socket", "start", "ready")]
+    + [(name, "u4") for name in ("pid", "used", "square_high", "unsplit")]
+    + [(name, "u8") for name in ("events", "sum", "min", "max", "square_low", "wait")]
+    + [("endpoint", _ENDPOINT), ("sent", "u8"), ("received", "u8"), ("srtt_us", "u4"), ("retransmits", "u4")]
+)
+_EVENT = np.dtype(
+    [(name, "u8") for name in ("time", "latency", "wait", "socket")]
+    + [("endpoint", _ENDPOINT), ("pid", "u4"), ("srtt_us", "u4")]
+)
+_COUNTERS = np.dtype(
+    [
+        (name, "u8")
+        for name in (
+            "events", "events_lost", "connections", "closed", "closed_lost", "evicted", "contended", "outliers",
+            "sampled_out", "unanswered", "clock",
+        )
+    ]
+)  # fmt: skip
+_OWNER = np.dtype([("key", "u4"), ("value", [("name", "S16")])])
+_MOMENTS = np.dtype([(name, "u8") for name in ("events", "sum", "min", "max", "square_low", "square_high")])
+_UNDELIVERED = np.dtype([("moments", _MOMENTS), ("wait", "u8")])
+_HISTOGRAM = np.dtype([("buckets", "u8", BUCKETS)])
+_UNSEEN = 2**64 - 1
+
+
+def _address(text: str) -> list[int]:
+    address = ipaddress.ip_address(text)
+    packed = b"\0" * 10 + b"\xff\xff" + address.packed if address.version == 4 else address.packed
+    return list(packed)
+
+
+def _endpoint(
+    local: str = "10.0.0.1", remote: str = "10.0.0.2", local_port: int = 40_000, remote_port: int = 80,
+    side: Side = Side.CLIENT, origin: Origin = Origin.BIRTH, end: End = End.OPEN,
+) -> tuple[Any, ...]:  # fmt: skip
+    return _address(local), _address(remote), local_port, remote_port, side, origin, end, 0
+
+
+def _connection(
+    latencies: Iterable[int] = (1_000,), socket: int = 1, wait: int = 0, sent: int = 0, received: int = 0,
+    retransmits: int = 0, unsplit: int = 0, pid: int = 7, srtt_us: int = 0, **endpoint: Any,
+) -> Array:  # fmt: skip
+    values = list(latencies)
+    squares = sum(value * value for value in values)
+    row = np.zeros(1, _CONNECTION)
+    for name, value in {
+        "socket": socket, "events": len(values), "sum": sum(values), "min": min(values, default=0),
+        "max": max(values, default=0), "square_low": squares & (1 << 64) - 1, "square_high": squares >> 64,
+        "wait": wait, "sent": sent, "received": received, "retransmits": retransmits, "unsplit": unsplit, "pid": pid,
+        "srtt_us": srtt_us,
+    }.items():  # fmt: skip
+        row[name] = value
+    row["endpoint"] = _endpoint(**endpoint)
+    return row
+
+
+def _event(
+    latency: int, wait: int = _UNSEEN, time: int = 1, pid: int = 7, srtt_us: int = 0, **endpoint: Any
+) -> Array:  # fmt: skip
+    row = np.zeros(1, _EVENT)
+    row["time"], row["latency"], row["wait"], row["pid"], row["srtt_us"] = time, latency, wait, pid, srtt_us
+    row["endpoint"] = _endpoint(**endpoint)
+    return row
+
+
+def _columns(source: str, data: Array) -> Columns:
+    return DECODERS[source](Batch(source, data))
+
+
+def _feed(aggregator: LatencyAggregator, source: str, *parts: Array) -> None:
+    empty = np.zeros(0, _EVENT if source == "events" else _CONNECTION)
+    aggregator.update(_columns(source, np.concatenate([empty, *parts])))
+
+
+def _table(table: Table) -> list[dict[str, Any]]:
+    names = [column.name for column in table.columns]
+    return [
+        dict(zip(names, values, strict=True))
+        for values in zip(*(column.values.tolist() for column in table.columns), strict=True)
+    ]
+
+
+def _listed(aggregator: LatencyAggregator) -> list[dict[str, Any]]:
+    return _table(aggregator.snapshot().tables[0])
+
+
+def _keys(aggregator: LatencyAggregator) -> list[str]:
+    return [str(key) for key in aggregator.snapshot().tables[0].key.tolist()]
+
+
+def _aggregator(**options: Any) -> LatencyAggregator:
+    return LatencyAggregator(LatencyConfig(**options))
+
+
+def test_an_open_connection_is_listed_with_its_figures() -> None:
+    aggregator = _aggregator()
+    latencies = [100_000, 250_000, 400_000]
+    _feed(
+        aggregator, "connections",
+        _connection(latencies, wait=30_000, sent=300, received=9_000, retransmits=2, pid=7, srtt_us=55),
+    )  # fmt: skip
+    aggregator.update(_columns("owners", np.array([(7, (b"curl",))], _OWNER)))
+    (row,) = _listed(aggregator)
+    assert row == {
+        "source": "10.0.0.1:40000",
+        "destination": "10.0.0.2:80",
+        "side": "client",
+        "pid": 7,
+        "process": "curl",
+        "events": 3,
+        "min_latency_us": 100.0,
+        "avg_latency_us": 250.0,
+        "max_latency_us": 400.0,
+        "std_dev_us": pytest.approx(np.std(latencies) / 1000),
+        "avg_wire_us": 240.0,
+        "avg_wakeup_us": 10.0,
+        "srtt_us": 55,
+        "bytes_sent": 300,
+        "bytes_received": 9_000,
+        "retransmits": 2,
+        "state": "open",
+        "older": False,
+    }
+    assert _keys(aggregator) == ["10.0.0.1:40000 -> 10.0.0.2:80"]
+
+
+def test_a_connection_whose_beginning_was_not_seen_says_so() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections", _connection(origin=Origin.UNSEEN))
+    assert _listed(aggregator)[0]["older"] is True
+
+
+def test_ipv6_endpoints_are_in_brackets() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections", _connection(local="fd00::1", remote="2001:db8::2"))
+    assert _keys(aggregator) == ["[fd00::1]:40000 -> [2001:db8::2]:80"]
+
+
+def test_a_connection_without_an_exchange_is_not_listed() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections", _connection([], socket=1), _connection([5], socket=2, local_port=2))
+    _feed(aggregator, "closed", _connection([], socket=3, end=End.CLOSED))
+    assert _keys(aggregator) == ["10.0.0.1:2 -> 10.0.0.2:80"]
+
+
+def test_the_table_of_open_connections_is_as_it_was_read_last() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections", _connection([5], socket=1), _connection([5], socket=2, local_port=2))
+    _feed(aggregator, "connections", _connection([5, 6], socket=1))
+    assert [row["events"] for row in _listed(aggregator)] == [2]
+    _feed(aggregator, "connections")
+    assert _listed(aggregator) == []
+
+
+def test_a_closed_connection_stays_in_every_later_snapshot() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections")
+    _feed(aggregator, "closed", _connection([5, 6], end=End.CLOSED))
+    for _ in range(3):
+        (row,) = _listed(aggregator)
+        assert (row["events"], row["state"]) == (2, "closed")
+
+
+def test_connections_are_listed_by_their_number_of_exchanges() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "closed", _connection([1] * 2, 1, end=End.CLOSED), _connection([1] * 9, 2, end=End.CLOSED))
+    _feed(aggregator, "connections", _connection([1] * 5, 3), _connection([1], 4))
+    assert [row["events"] for row in _listed(aggregator)] == [9, 5, 2, 1]
+
+
+def test_the_parts_of_an_evicted_connection_are_one_row() -> None:
+    aggregator = _aggregator()
+    parts = [[100_000, 900_000], [50_000], [200_000, 300_000, 5_000_000_000]]
+    evicted = {"socket": 1, "end": End.EVICTED}
+    _feed(
+        aggregator, "closed",
+        _connection(parts[0], wait=100, sent=10, received=100, retransmits=1, pid=7, unsplit=1, **evicted),
+        _connection([1_000], socket=2, local_port=2, end=End.CLOSED),
+        _connection(parts[1], wait=200, sent=15, received=150, retransmits=1, pid=8, origin=Origin.UNSEEN, **evicted),
+    )  # fmt: skip
+    _feed(
+        aggregator, "connections",
+        _connection(parts[2], wait=300, sent=40, received=400, retransmits=3, pid=9, srtt_us=5, origin=Origin.UNSEEN),
+    )  # fmt: skip
+    row, other = _listed(aggregator)
+    together = [latency for part in parts for latency in part]
+    assert other["source"] == "10.0.0.1:2"
+    assert (row["events"], row["state"], row["older"], row["pid"], row["srtt_us"]) == (6, "open", False, 9, 5)
+    assert (row["min_latency_us"], row["max_latency_us"]) == (50.0, 5_000_000.0)
+    assert row["avg_latency_us"] == pytest.approx(np.mean(together) / 1000)
+    assert row["std_dev_us"] == pytest.approx(np.std(together) / 1000)
+    assert row["avg_wakeup_us"] == pytest.approx(600 / 5 / 1000)
+    assert (row["bytes_sent"], row["bytes_received"], row["retransmits"]) == (40, 400, 3)
+
+
+def test_parts_that_come_in_different_batches_and_intervals_are_one_row() -> None:
+    aggregator = _aggregator(max_closed=1)
+    for _ in range(3):
+        _feed(aggregator, "closed", _connection([5], end=End.EVICTED))
+        _feed(aggregator, "closed", _connection([6, 7], end=End.EVICTED))
+        aggregator.snapshot()
+    _feed(aggregator, "closed", _connection([8], end=End.CLOSED))
+    (row,) = _listed(aggregator)
+    assert (row["events"], row["state"]) == (10, "closed")
+
+
+def test_an_evicted_connection_that_was_not_seen_again_says_so() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "closed", _connection(end=End.EVICTED))
+    assert _listed(aggregator)[0]["state"] == "evicted"
+
+
+def test_what_follows_a_close_at_the_same_address_is_another_connection() -> None:
+    aggregator = _aggregator()
+    _feed(
+        aggregator, "closed",
+        _connection([1] * 1, end=End.EVICTED), _connection([1] * 2, end=End.CLOSED),
+        _connection([1] * 10, end=End.CLOSED),
+        _connection([1] * 20, end=End.EVICTED), _connection([1] * 40, end=End.EVICTED),
+    )  # fmt: skip
+    _feed(aggregator, "connections", _connection([1] * 80))
+    assert [(row["events"], row["state"]) for row in _listed(aggregator)] == [
+        (140, "open"),
+        (10, "closed"),
+        (3, "closed"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "other", [{"socket": 2}, {"local": "10.0.0.9"}, {"remote": "10.0.0.9"}, {"local_port": 1}, {"remote_port": 1}]
+)
+def test_an_evicted_connection_is_not_merged_with_another_socket_or_address(other: dict[str, Any]) -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "closed", _connection([1], end=End.EVICTED))
+    _feed(aggregator, "connections", _connection([1, 2], **other))
+    assert [row["events"] for row in _listed(aggregator)] == [2, 1]
+
+
+@pytest.mark.parametrize("end", [End.CLOSED, End.EVICTED])
+def test_a_connection_that_leaves_the_table_between_the_reads_of_one_interval_is_counted_once(end: End) -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections", _connection([5, 6], sent=20, received=200))
+    _feed(aggregator, "closed", _connection([5, 6, 7], sent=30, received=300, end=end))
+    assert [(row["events"], row["state"]) for row in _listed(aggregator)] == [(3, end.name.lower())]
+
+
+def test_a_part_that_had_left_before_the_table_was_read_is_counted_with_the_one_in_the_table() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections", _connection([5, 6], sent=50, received=500, origin=Origin.UNSEEN))
+    _feed(aggregator, "closed", _connection([5, 6, 7], sent=30, received=300, end=End.EVICTED))
+    (row,) = _listed(aggregator)
+    assert (row["events"], row["state"], row["bytes_sent"], row["older"]) == (5, "open", 50, False)
+
+
+def test_several_connections_of_one_key_are_numbered() -> None:
+    aggregator = _aggregator()
+    closed = [_connection([1] * events, socket, end=End.CLOSED) for socket, events in enumerate((1, 3, 2), 1)]
+    _feed(aggregator, "closed", *closed, _connection([1] * 9, 9, local_port=9, end=End.CLOSED))
+    name = "10.0.0.1:40000 -> 10.0.0.2:80"
+    assert _keys(aggregator) == ["10.0.0.1:9 -> 10.0.0.2:80", name, f"{name} #2", f"{name} #3"]
+
+
+def test_the_oldest_of_too_many_closed_connections_are_one_row_a_side() -> None:
+    aggregator = _aggregator(max_closed=2)
+    client = [_connection([10_000 * i], i, local_port=i, wait=1_000, end=End.CLOSED) for i in range(1, 6)]
+    server = [_connection([7_000, 9_000], i, local_port=i, side=Side.SERVER, end=End.CLOSED) for i in range(6, 8)]
+    _feed(aggregator, "closed", *client[:3])
+    aggregator.snapshot()
+    _feed(aggregator, "closed", *server, *client[3:])
+    aggregator.update(_columns("owners", np.array([(7, (b"curl",))], _OWNER)))
+    rows = _listed(aggregator)
+    assert sorted(row["source"] for row in rows[:2]) == ["10.0.0.1:4", "10.0.0.1:5"]
+    others = {row["side"]: row for row in rows[2:]}
+    assert sorted(others) == ["client", "server"]
+    for row in others.values():
+        assert (row["source"], row["destination"]) == ("(other connections)", "(other connections)")
+        assert (row["pid"], row["process"], row["srtt_us"]) == (0, "", 0)
+    assert (others["client"]["events"], others["server"]["events"]) == (3, 4)
+    assert (others["client"]["min_latency_us"], others["client"]["max_latency_us"]) == (10.0, 30.0)
+    assert others["client"]["std_dev_us"] == pytest.approx(np.std([10, 20, 30]))
+    assert others["client"]["avg_wakeup_us"] == 1.0
+    assert len(set(_keys(aggregator))) == 4
+
+
+_closed = st.lists(
+    st.tuples(
+        st.integers(1, 3), st.sampled_from(Side), st.sampled_from([End.CLOSED, End.EVICTED]),
+        st.lists(st.integers(1, 60_000_000_000), min_size=1, max_size=3),
+    ),
+    min_size=1, max_size=12,
+)  # fmt: skip
+
+
+def _feed_generated(aggregator: LatencyAggregator, batches: list[list[tuple[int, Side, End, list[int]]]]) -> None:
+    for batch in batches:
+        rows = [
+            _connection(latencies, socket, side=side, end=end, local_port=side * 10 + socket)
+            for socket, side, end, latencies in batch
+        ]
+        _feed(aggregator, "closed", *rows)
+
+
+@given(st.lists(_closed, min_size=1, max_size=5), st.integers(0, 10))
+@settings(derandomize=True, deadline=None)
+def test_adding_up_keeps_the_number_the_sum_and_the_extremes_of_each_side(
+    batches: list[list[tuple[int, Side, End, list[int]]]], max_closed: int
+) -> None:
+    aggregator = _aggregator(max_closed=max_closed)
+    _feed_generated(aggregator, batches)
+    table = aggregator.snapshot().tables[0]
+    rows = _table(table)
+    assert len({str(key) for key in table.key.tolist()}) == len(rows)
+    assert sum(row["source"] != "(other connections)" for row in rows) <= max_closed
+    for side in Side:
+        given = [value for batch in batches for _, s, _, values in batch if s is side for value in values]
+        found = [row for row in rows if row["side"] == side.name.lower()]
+        assert sum(row["events"] for row in found) == len(given)
+        assert math.fsum(row["events"] * row["avg_latency_us"] for row in found) == pytest.approx(sum(given) / 1000)
+        if given:
+            assert min(row["min_latency_us"] for row in found) == min(given) / 1000
+            assert max(row["max_latency_us"] for row in found) == max(given) / 1000
+
+
+def test_adding_up_keeps_the_bytes_and_the_retransmits_of_each_side() -> None:
+    aggregator = _aggregator(max_closed=1)
+    for i in range(1, 5):
+        _feed(
+            aggregator, "closed",
+            _connection([5], i, sent=100 * i, received=1_000 * i, retransmits=i, local_port=i, end=End.CLOSED),
+        )  # fmt: skip
+    for _ in range(2):
+        rows = _listed(aggregator)
+        assert sum(row["bytes_sent"] for row in rows) == 1_000
+        assert sum(row["bytes_received"] for row in rows) == 10_000
+        assert sum(row["retransmits"] for row in rows) == 10
+
+
+def test_with_no_closed_connections_kept_only_the_open_ones_are_listed_by_name() -> None:
+    aggregator = _aggregator(max_closed=0)
+    _feed(aggregator, "connections", _connection([1], 9))
+    _feed(aggregator, "closed", _connection([1, 2], 1, local_port=1, end=End.CLOSED))
+    assert [(row["source"], row["events"]) for row in _listed(aggregator)] == [
+        ("10.0.0.1:40000", 1),
+        ("(other connections)", 2),
+    ]
+
+
+def test_a_server_has_no_wire_time() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections", _connection([5_000, 7_000], wait=1_000, side=Side.SERVER))
+    (row,) = _listed(aggregator)
+    assert (row["side"], row["avg_wakeup_us"]) == ("server", 0.5)
+    assert math.isnan(row["avg_wire_us"])
+
+
+@pytest.mark.parametrize(("events", "unsplit"), [(4, 1), (1_000, 600), (100_000, 70_000)])
+def test_the_wakeup_is_averaged_over_the_exchanges_whose_arrival_was_seen(events: int, unsplit: int) -> None:
+    aggregator = _aggregator()
+    _feed(
+        aggregator, "connections",
+        _connection([10_000] * events, wait=1_000 * (events - unsplit), unsplit=unsplit),
+    )  # fmt: skip
+    (row,) = _listed(aggregator)
+    assert (row["avg_wakeup_us"], row["avg_wire_us"]) == (1.0, 9.0)
+
+
+def test_wire_and_wakeup_are_unknown_where_no_arrival_was_seen() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections", _connection([5_000] * 3, unsplit=3))
+    (row,) = _listed(aggregator)
+    assert math.isnan(row["avg_wire_us"])
+    assert math.isnan(row["avg_wakeup_us"])
+    assert row["avg_latency_us"] == 5.0
+
+
+def test_the_standard_deviation_is_right_where_squares_need_more_than_64_bits() -> None:
+    aggregator = _aggregator()
+    latencies = [5_000_000_000, 59_999_999_999, 30_000_000_001] * 5
+    _feed(aggregator, "connections", _connection(latencies))
+    assert _listed(aggregator)[0]["std_dev_us"] == pytest.approx(np.std(latencies) / 1000)
+
+
+def test_equal_latencies_have_no_deviation() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections", _connection([1_234_567] * 10))
+    assert _listed(aggregator)[0]["std_dev_us"] == pytest.approx(0, abs=0.001)
+
+
+def _counters(**values: list[int]) -> Array:
+    """One row a CPU, as a per-CPU array of one entry gives it."""
+    rows = np.zeros((2, 1), _COUNTERS)
+    for name, cpus in values.items():
+        rows[name][:, 0] = cpus
+    return rows
+
+
+def test_losses_and_the_summary_are_the_counters_of_all_cpus() -> None:
+    aggregator = _aggregator(sample=0.5)
+    counters = _counters(
+        events=[1, 1], events_lost=[1, 10], connections=[2, 20], closed=[3, 30], closed_lost=[4, 40], evicted=[5, 50],
+        contended=[6, 60], outliers=[7, 70], sampled_out=[8, 80], unanswered=[9, 90], clock=[10, 100],
+    )  # fmt: skip
+    aggregator.update(_columns("counters", counters))
+    figures = aggregator.snapshot()
+    assert figures.lost == {
+        "events_ring_full": 11,
+        "connections_ring_full": 44,
+        "table_contended": 66,
+        "outliers": 77,
+        "clock": 110,
+    }
+    assert figures.summary == {
+        "measure": "service",
+        "total_events": 0,
+        "event_type_breakdown": {"request": 0, "service": 0},
+        "sample": 0.5,
+        "sampled_out": 88,
+        "unanswered": 99,
+        "connections_seen": 22,
+        "connections_evicted": 55,
+    }
+
+
+def test_before_anything_was_drained_there_is_nothing_and_nothing_is_lost() -> None:
+    figures = _aggregator().snapshot()
+    assert _table(figures.tables[0]) == []
+    assert set(figures.lost.values()) == {0}
+    assert [distribution.events for distribution in figures.distributions] == [0] * len(Measure)
+    assert figures.stream is None
+
+
+def _histograms(*cpus: dict[Measure, list[int]]) -> Array:
+    rows = np.zeros((len(cpus), len(Measure)), _HISTOGRAM)
+    for cpu, measures in enumerate(cpus):
+        for measure, values in measures.items():
+            rows[cpu, measure]["buckets"] = np.bincount(bucket_of(np.array(values)), minlength=BUCKETS)
+    return rows
+
+
+def _undelivered(*cpus: dict[Side, list[int]]) -> Array:
+    rows = np.zeros((len(cpus), len(Side)), _UNDELIVERED)
+    for cpu, sides in enumerate(cpus):
+        for side, values in sides.items():
+            squares = sum(value * value for value in values)
+            rows[cpu, side]["moments"] = (
+                len(values), sum(values), min(values), max(values), squares & (1 << 64) - 1, squares >> 64,
+            )  # fmt: skip
+    return rows
+
+
+def _by_name(figures: Figures) -> dict[str, Any]:
+    return {distribution.name: distribution for distribution in figures.distributions}
+
+
+def test_the_histograms_of_all_cpus_are_added_up() -> None:
+    aggregator = _aggregator()
+    one = {Measure.REQUEST: [10_000, 20_000], Measure.WIRE: [9_000], Measure.SERVICE: [5_000]}
+    other = {Measure.REQUEST: [60_000], Measure.WAKEUP: [1_000], Measure.PICKUP: [2_000]}
+    for _ in range(2):  # what is read is how it stands, not what came since
+        aggregator.update(_columns("histograms", _histograms(one, other)))
+    figures = aggregator.snapshot()
+    found = _by_name(figures)
+    assert {name: d.events for name, d in found.items()} == {
+        "request": 3,
+        "wire": 1,
+        "wakeup": 1,
+        "service": 1,
+        "pickup": 1,
+    }
+    assert found["wire"].mean == pytest.approx(9, rel=0.01)
+    assert figures.distributions[0].name == "request"
+    assert figures.summary["measure"] == "request"
+    assert figures.summary["total_events"] == 3
+    assert figures.summary["event_type_breakdown"] == {"request": 3, "service": 1}
+
+
+def test_a_histogram_whose_connections_were_not_drained_yet_still_has_sound_figures() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections")
+    aggregator.update(_columns("histograms", _histograms({Measure.REQUEST: [10_000, 30_000]})))
+    request = _by_name(aggregator.snapshot())["request"]
+    assert request.min == pytest.approx(10, rel=0.01)
+    assert request.mean == pytest.approx(20, rel=0.01)
+    assert request.max == pytest.approx(30, rel=0.01)
+    assert request.percentiles["p99.9"] == pytest.approx(30, rel=0.01)
+
+
+@pytest.mark.parametrize(("side", "measure"), [(Side.CLIENT, Measure.REQUEST), (Side.SERVER, Measure.SERVICE)])
+def test_the_main_figures_of_a_side_are_exact_whatever_became_of_its_connections(side: Side, measure: Measure) -> None:
+    aggregator = _aggregator(max_closed=1)
+    folded, closed, evicted, still_open = [1_001, 70_007], [333_333], [5_000_000_001], [123, 59_999_999_999, 77]
+    lost = [17, 4_000_000_003], [40_000_000_009]
+    _feed(
+        aggregator, "closed",
+        _connection(folded, 1, side=side, end=End.CLOSED), _connection(closed, 2, side=side, end=End.CLOSED),
+        _connection(evicted, 3, side=side, end=End.EVICTED),
+    )  # fmt: skip
+    _feed(aggregator, "connections", _connection(still_open, 4, side=side), _connection([9], 5, side=Side(1 - side)))
+    aggregator.update(_columns("undelivered", _undelivered({side: lost[0]}, {side: lost[1], Side(1 - side): [10**10]})))
+    together = [*folded, *closed, *evicted, *still_open, *lost[0], *lost[1]]
+    aggregator.update(_columns("histograms", _histograms({measure: together})))
+    for _ in range(2):
+        found = _by_name(aggregator.snapshot())[measure.name.lower()]
+        assert found.events == len(together)
+        assert (found.min, found.max) == (min(together) / 1000, max(together) / 1000)
+        assert found.mean == pytest.approx(np.mean(together) / 1000, rel=1e-12)
+        assert found.std == pytest.approx(np.std(together) / 1000, rel=1e-9)
+
+
+def test_on_a_machine_that_only_serves_the_main_figures_are_of_services() -> None:
+    aggregator = _aggregator()
+    aggregator.update(_columns("histograms", _histograms({Measure.SERVICE: [5_000, 6_000]})))
+    figures = aggregator.snapshot()
+    assert figures.distributions[0].name == "service"
+    assert (figures.summary["measure"], figures.summary["total_events"]) == ("service", 2)
+
+
+def test_every_exchange_of_the_events_mode_is_in_its_distributions() -> None:
+    aggregator = _aggregator(mode="events")
+    server = {"side": Side.SERVER}
+    _feed(aggregator, "events", _event(10_000, wait=1_000), _event(20_000), _event(5_000, wait=9_000, **server))
+    _feed(aggregator, "events", _event(30_000, wait=2_000), _event(7_000, **server))
+    figures = aggregator.snapshot()
+    found = {name: (d.events, d.min, d.mean, d.max) for name, d in _by_name(figures).items()}
+    assert found == {
+        "request": (3, 10.0, 20.0, 30.0),
+        "wire": (2, 9.0, 18.5, 28.0),
+        "wakeup": (2, 1.0, 1.5, 2.0),
+        "service": (2, 5.0, 6.0, 7.0),
+        "pickup": (1, 9.0, 9.0, 9.0),
+    }
+    assert figures.summary["event_type_breakdown"] == {"request": 3, "service": 2}
+
+
+def test_in_the_events_mode_what_was_produced_was_delivered_or_lost() -> None:
+    aggregator = _aggregator(mode="events")
+    aggregator.update(_columns("counters", _counters(events=[3, 2], events_lost=[1, 1])))
+    _feed(aggregator, "events", _event(1), _event(2), _event(3, side=Side.SERVER))
+    figures = aggregator.snapshot()
+    delivered = sum(figures.summary["event_type_breakdown"].values())
+    assert figures.summary["produced"] == 5 == delivered + figures.lost["events_ring_full"]
+
+
+def test_the_events_mode_streams_each_exchange_once_in_order() -> None:
+    aggregator = _aggregator(mode="events")
+    aggregator.update(_columns("owners", np.array([(7, (b"curl",)), (8, (b"n\xffx",))], _OWNER)))
+    _feed(aggregator, "events", _event(10_000, wait=1_500, time=100, srtt_us=3))
+    _feed(aggregator, "events", _event(20_000, time=200, pid=8, side=Side.SERVER, remote="fd00::1"))
+    stream = aggregator.snapshot().stream
+    assert stream is not None
+    first, second = _table(stream)
+    assert first == {
+        "time_ns": 100,
+        "type": "request",
+        "source": "10.0.0.1:40000",
+        "destination": "10.0.0.2:80",
+        "pid": 7,
+        "process": "curl",
+        "latency_us": 10.0,
+        "wakeup_us": 1.5,
+        "srtt_us": 3,
+    }
+    assert (second["time_ns"], second["type"], second["process"]) == (200, "service", "n\ufffdx")
+    assert second["destination"] == "[fd00::1]:80"
+    assert math.isnan(second["wakeup_us"])
+
+    _feed(aggregator, "events", _event(30_000, time=300))
+    later = aggregator.snapshot().stream
+    assert later is not None
+    assert [row["time_ns"] for row in _table(later)] == [300]
+
+
+def test_an_interval_without_an_exchange_streams_no_rows_but_the_same_columns() -> None:
+    aggregator = _aggregator(mode="events")
+    empty = aggregator.snapshot().stream
+    _feed(aggregator, "events", _event(10_000))
+    full = aggregator.snapshot().stream
+    assert empty is not None
+    assert full is not None
+    assert _table(empty) == []
+    assert [column.name for column in empty.columns] == [column.name for column in full.columns]
