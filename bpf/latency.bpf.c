@@ -11,20 +11,19 @@
  *
  * Helper calls are what an event costs: the time, the owner once an exchange, and nothing else on most of them.
  *
- * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, SAMPLE, OUTLIER_NS, OWNERS, CLOSED_PAGES, CLOSED_WAKE; with
- * mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of decode.py: SIDE_*, ORIGIN_*, END_*, MEASURE_*.
+ * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, SAMPLE, OUTLIER_NS, OWNERS, CLOSED_PAGES,
+ * CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of decode.py: SIDE_*, ORIGIN_*, END_*,
+ * MEASURE_*.
  */
 #include "histogram.h"
 #include "moments.h"
 #include "programs.h"
 
-#define PROTOCOL_TCP 6
-#define FAMILY_IPV4 2
 #define FAMILY_IPV6 10
 #define TCP_DATA_OFFSET 12 /* of the byte in struct tcphdr that has the header's length */
 
 #define UNSEEN ~0ULL
-#define TICK 24 /* 2^24 ns = 17 ms: how old a connection's transport figures may be against its last exchange */
+#define TICK 24   /* 2^24 ns = 17 ms: how old a connection's transport figures may be against its last exchange */
 #define UNTIMED 1 /* in place of a time: it happened, but this exchange is sampled out or the time was not seen */
 
 struct endpoint {
@@ -58,12 +57,6 @@ struct connection {
   u64 received;
   u32 srtt_us;
   u32 retransmits;
-};
-
-/* The figures of connections that found no room in the ring buffer, so that the totals are whole all the same. */
-struct undelivered {
-  struct moments moments;
-  u64 wait;
 };
 
 struct event {
@@ -100,11 +93,12 @@ struct set_tags {
   u64 socket[WAYS]; /* one cache line: where in the set a socket is */
 };
 
-BPF_ARRAY(tags, struct set_tags, SETS);
+BPF_F_TABLE("array", u32, struct set_tags, tags, SETS, BPF_F_MMAPABLE); /* mappable is aligned to a page */
 BPF_ARRAY(locks, u64, LOCKS);
 BPF_F_TABLE("array", u32, struct connection, connections, SETS *WAYS, BPF_F_MMAPABLE);
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
-BPF_PERCPU_ARRAY(undelivered, struct undelivered, SIDES);
+/* Of connections that found no room in the ring buffer, so that the totals are whole all the same. */
+BPF_PERCPU_ARRAY(undelivered, struct moments, SIDES);
 BPF_TABLE("lru_hash", u32, struct owner_name, owners, OWNERS);
 BPF_RINGBUF_OUTPUT(closed, CLOSED_PAGES);
 LAYOUT(closed, struct connection);
@@ -121,11 +115,12 @@ static __always_inline struct counters *this_cpu_counters(void) {
   return counters.lookup(&zero);
 }
 
-#define COUNT(cause)                                                                        \
-  ({                                                                                        \
-    struct counters *counters_ = this_cpu_counters();                                       \
-    if (counters_)                                                                          \
-      counters_->cause += 1;                                                                \
+/* Atomic because a softirq may count while a process does, on the same CPU. */
+#define COUNT(cause) \
+  ({ \
+    struct counters *counters_ = this_cpu_counters(); \
+    if (counters_) \
+      __sync_fetch_and_add(&counters_->cause, 1); \
   })
 
 #define HASH 0x9e3779b97f4a7c15ULL /* 2^64 / golden ratio: Fibonacci hashing */
@@ -187,13 +182,11 @@ static __always_inline void read_transport(struct connection *c, struct sock *sk
 
 static __always_inline void keep_totals(struct connection *c) {
   u32 side = c->endpoint.side;
-  struct undelivered *u = undelivered.lookup(&side);
+  struct moments *kept = undelivered.lookup(&side);
   struct moments moments = {c->events, c->sum, c->min, c->max, c->square_low, c->square_high};
 
-  if (!u)
-    return;
-  moments_merge(&u->moments, &moments);
-  u->wait += c->wait;
+  if (kept)
+    moments_merge(kept, &moments);
 }
 
 /* The record goes to user space; its slot may be used again. */
@@ -201,25 +194,20 @@ static __always_inline void hand_over(struct connection *c, u8 end) {
   struct counters *count = this_cpu_counters();
   struct connection *copy = closed.ringbuf_reserve(sizeof(*copy));
 
-  if (!count) {
-    if (copy)
-      closed.ringbuf_discard(copy, BPF_RB_NO_WAKEUP);
-    return;
-  }
-  count->closed += 1;
+  COUNT(closed);
   if (end == END_EVICTED)
-    count->evicted += 1;
-  if (c->start)
-    count->unanswered += 1;
+    COUNT(evicted);
+  if (c->start > UNTIMED)
+    COUNT(unanswered);
   if (!copy) {
-    count->closed_lost += 1;
+    COUNT(closed_lost);
     keep_totals(c);
     return;
   }
   __builtin_memcpy(copy, c, sizeof(*copy));
   copy->endpoint.end = end;
   /* A wake-up costs microseconds: one for many records. */
-  closed.ringbuf_submit(copy, count->closed % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+  closed.ringbuf_submit(copy, count && count->closed % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
 
 static __always_inline void untag(u32 set, u64 socket) {
@@ -242,22 +230,29 @@ static __always_inline void forget(struct connection *c) {
   c->socket = 0;
 }
 
-/* A free slot of the socket's two sets, else the one that was used longest ago. */
+/* A free slot of the emptier one of the socket's two sets, from its home on; else the one that was used longest ago. */
 static __always_inline u32 choose(u32 first, u32 second, u32 home) {
-  u32 chosen = first * WAYS, oldest = ~0U;
+  u32 oldest = first * WAYS, longest = ~0U, free[2] = {}, vacant[2] = {};
 
 #pragma unroll
   for (u32 i = 0; i < 2 * WAYS; i++) {
     u32 slot = (i < WAYS ? first : second) * WAYS + (home + i) % WAYS;
     struct connection *c = connections.lookup(&slot);
-    u32 used = c && c->socket ? c->used : 0;
 
-    if (used < oldest) {
-      oldest = used;
-      chosen = slot;
+    if (!c)
+      continue;
+    if (!c->socket) {
+      if (!free[i / WAYS])
+        vacant[i / WAYS] = slot;
+      free[i / WAYS] += 1;
+    } else if (c->used < longest) {
+      longest = c->used;
+      oldest = slot;
     }
   }
-  return chosen;
+  if (!free[0] && !free[1])
+    return oldest;
+  return free[0] >= free[1] ? vacant[0] : vacant[1];
 }
 
 /* What does not change while the connection lives. */
@@ -364,14 +359,9 @@ static __always_inline void emit(struct connection *c, u64 now, u64 latency, u64
   struct counters *count = this_cpu_counters();
   struct event *e = events.ringbuf_reserve(sizeof(*e));
 
-  if (!count) {
-    if (e)
-      events.ringbuf_discard(e, BPF_RB_NO_WAKEUP);
-    return;
-  }
-  count->events += 1;
+  COUNT(events);
   if (!e) {
-    count->events_lost += 1;
+    COUNT(events_lost);
     return;
   }
   e->time = now;
@@ -381,7 +371,7 @@ static __always_inline void emit(struct connection *c, u64 now, u64 latency, u64
   e->endpoint = c->endpoint;
   e->pid = c->pid;
   e->srtt_us = c->srtt_us;
-  events.ringbuf_submit(e, count->events % EVENT_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+  events.ringbuf_submit(e, count && count->events % EVENT_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
 #else
 static __always_inline void distribute(u32 measure, u64 value) {
@@ -524,6 +514,8 @@ int state_btf(u64 *ctx) {
   struct connection *c;
 
   if (new == TCP_ESTABLISHED && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) {
+    if (!tcp_sock_of(sk, true)) /* MPTCP and SCTP go through these states too */
+      return 0;
     c = find(sk);
     if (c) /* its death was missed and its address is used again */
       forget(c);

@@ -13,8 +13,8 @@ HEAD = """\
 # Configuration
 
 Made by `./dev docs` from the configuration classes. `probekit config init latency` prints the same as a TOML file, and
-`probekit config validate FILE` checks one. `--set probe.latency.sample=0.1` overrides one option, `--export KIND[:PATH]`
-adds an exporter to the chain.
+`probekit config validate FILE` checks one. `--set probe.latency.sample=0.1` overrides one option, and
+`--export KIND[:PATH]` adds an exporter to the chain.
 
 Nothing is coerced and no unknown key is passed over: a file that has one is refused, with the path, the value and what
 is allowed. Exporters run in the order of the file, and each gets every snapshot: one at each interval, one at the end.
@@ -38,12 +38,13 @@ def pages() -> dict[str, str]:
 
 def main() -> int:
     """Writes or compares; 1 where a page is not what the code says."""
-    stale = [name for name, text in pages().items() if not (DOCS / name).exists() or (DOCS / name).read_text() != text]
+    made = pages()
+    stale = [name for name, text in made.items() if not (DOCS / name).exists() or (DOCS / name).read_text() != text]
     if "check" in sys.argv[1:]:
         for name in stale:
             print(f"docs/{name} is not what the code says: run ./dev docs", file=sys.stderr)
         return int(bool(stale))
-    for name, text in pages().items():
+    for name, text in made.items():
         (DOCS / name).write_text(text)
     return 0
 

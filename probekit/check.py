@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.util
 import os
-import shutil
 from collections.abc import Iterator
 
 from attrs import frozen
@@ -12,7 +11,7 @@ from attrs import frozen
 from . import bpf, install
 from .compile import compile_plan, find_libbcc
 from .errors import MissingError, ProbekitError
-from .kernel import KernelFacts
+from .kernel import KernelFacts, find_bpftool
 from .load import Loaded
 from .model import AttachPoint
 from .pipeline import Planned
@@ -60,7 +59,7 @@ def machine(kernel: KernelFacts) -> Iterator[Fact]:
             "bcc for Python", real, str(module.origin) if module else "missing",
             f"{install.command()}; a virtual environment has to be made with --system-site-packages",
         )  # fmt: skip
-    bpftool = shutil.which("bpftool", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    bpftool = find_bpftool()
     yield Fact("bpftool", bpftool is not None, bpftool or "missing", install.command())
 
 

@@ -6,7 +6,6 @@ import contextlib
 import os
 import signal
 import sys
-import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -18,6 +17,7 @@ from . import __version__, config, kernel, plugins
 from .errors import InputError, MissingError, ProbekitError
 from .model import Snapshot
 from .plugins import EXPORTERS, PROBES, Plugins
+from .stop import Stop
 
 
 def main() -> None:
@@ -112,7 +112,7 @@ def run(
 
     from . import pipeline  # after what can be said without it: NumPy takes its time
 
-    stop = threading.Event()
+    stop = Stop()
     terminal = sys.stderr.isatty()
     if terminal:
         click.secho(f"putting {', '.join(probes)} together ...", dim=True, err=True)
@@ -211,7 +211,7 @@ def _privileged() -> kernel.KernelFacts:
     return facts
 
 
-def _announce(stop: threading.Event, settings: config.Settings) -> Callable[[Mapping[str, Any]], None]:
+def _announce(stop: Stop, settings: config.Settings) -> Callable[[Mapping[str, Any]], None]:
     def announce(loaded: Mapping[str, Any]) -> None:
         """Says that the run has begun; from here on a signal ends it with its results."""
 

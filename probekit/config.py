@@ -84,6 +84,8 @@ def read(path: Path) -> dict[str, Any]:
         raise InputError(f"{path}: cannot be read: {getattr(error, 'strerror', None) or error}") from None
     except tomli.TOMLDecodeError as error:
         raise ConfigError([f"not valid TOML: {error}"], str(path)) from None
+    except (ValueError, RecursionError) as error:  # a number, or a nesting, beyond what tomli takes
+        raise ConfigError([f"beyond what can be read: {error}"], str(path)) from None
 
 
 def assign(document: dict[str, Any], assignment: str) -> None:
@@ -98,7 +100,7 @@ def assign(document: dict[str, Any], assignment: str) -> None:
         raise InputError(f"--set {assignment}: has to be PATH=VALUE, such as probe.latency.sample=0.1")
     try:
         value = tomli.loads(f"value = {text.strip()}")["value"]
-    except tomli.TOMLDecodeError:
+    except (ValueError, RecursionError):
         value = text.strip()
     table: Any = document
     for key in keys[:-1]:
@@ -146,7 +148,7 @@ def structure(
             if path != "-" and "{probe}" not in path:
                 problems.append(f'{export.place}.path = "{path}": has to contain {{probe}} when several probes run')
     if problems:
-        raise ConfigError(problems, origin)
+        raise ConfigError([_printable(problem) for problem in problems], origin)
     return Settings(run=run, probes={name: settings[name] for name in probes}, exports=tuple(exports))
 
 
@@ -159,7 +161,8 @@ def _exports(entries: Any, exporter_type: TypeOf, problems: list[str]) -> list[E
         place = f"export[{number}]"
         kind = entry.get("kind")
         if not isinstance(kind, str):
-            problems.append(f'{place}.kind: has to name an exporter, such as kind = "json"')
+            shown = f" = {_show(kind)}" if "kind" in entry else ""
+            problems.append(f'{place}.kind{shown}: has to name an exporter, such as kind = "json"')
             continue
         try:
             settings_type = exporter_type(kind)
@@ -212,9 +215,14 @@ def _explain(error: cattrs.ClassValidationError, given: Any, path: str, known: t
 
 
 def _show(value: Any) -> str:
+    """A value as TOML has it, whatever is in it on one line."""
     if isinstance(value, bool):
         return str(value).lower()
-    return f'"{value}"' if isinstance(value, str) else repr(value)
+    return f'"{_printable(value)}"' if isinstance(value, str) else _printable(repr(value))
+
+
+def _printable(text: str) -> str:
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def _exactly(kind: type, words: str) -> Callable[[Any, Any], Any]:
@@ -227,9 +235,12 @@ def _exactly(kind: type, words: str) -> Callable[[Any, Any], Any]:
 
 
 def _number(value: Any, _: Any) -> float:
-    if type(value) not in (int, float) or not math.isfinite(value):
-        raise ValueError("has to be a number")
-    return float(value)
+    try:
+        if type(value) in (int, float) and math.isfinite(value):
+            return float(value)
+    except OverflowError:
+        pass
+    raise ValueError("has to be a number")
 
 
 def _seconds(value: Any, _: Any) -> Seconds:

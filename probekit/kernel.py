@@ -7,6 +7,7 @@ import functools
 import hashlib
 import os
 import platform
+import shutil
 from pathlib import Path
 
 from attrs import field, frozen
@@ -62,6 +63,8 @@ class KernelFacts:
 
 
 def _capabilities() -> frozenset[str]:
+    if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
+        return frozenset()  # in a user namespace they hold for the namespace, and not for the kernel
     status = Path("/proc/self/status").read_text()
     effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
     return frozenset(name for name, bit in _CAPABILITIES.items() if effective >> bit & 1)
@@ -98,6 +101,6 @@ def libbcc_bpf() -> ctypes.CDLL | None:
         return None
 
 
-def is_root() -> bool:
-    """Whether this is root, in this user namespace."""
-    return os.geteuid() == 0
+def find_bpftool() -> str | None:
+    """The path of bpftool; distributions keep it where only root's PATH leads."""
+    return shutil.which("bpftool", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")

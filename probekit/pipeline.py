@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
@@ -21,10 +22,11 @@ from .drain import Reader, RingReader, open_reader
 from .errors import ExportError
 from .kernel import KernelFacts
 from .load import Loaded
-from .model import Aggregator, AttachPlan, Decoder, Exporter, Figures, Object, Snapshot
+from .model import Aggregator, AttachPlan, Batch, Decoder, Exporter, Figures, Object, Snapshot
 from .plugins import EXPORTERS, PROBES, Plugins
+from .stop import Stop
 
-_POLL_SECONDS = 0.25  # at most this long a ring buffer fills without anybody looking
+_POLL_SECONDS = 0.25  # at most this long nobody looks at a ring buffer that no program asks to be looked at
 _SETTLE_SECONDS = 0.005  # a program that runs while it is detached has ended by then
 
 
@@ -51,37 +53,88 @@ class Compiled:
     object: Object
 
 
-@define
 class Running:
     """A probe in the kernel, with what stands behind it in user space.
+
+    Ring buffers are emptied by `collect`, which any thread may call; everything else belongs to the main one.
 
     Attributes:
         name: The probe's name.
         loaded: Its programs and maps.
-        readers: One for each source, with its decoder.
-        aggregator: Keeper of its figures.
+        rings: Readers of its ring buffers, with their decoders.
     """
 
-    name: str
-    loaded: Loaded
-    readers: list[tuple[Reader, Decoder]]
-    aggregator: Aggregator
+    def __init__(
+        self, name: str, loaded: Loaded, readers: list[tuple[Reader, Decoder]], aggregator: Aggregator
+    ) -> None:
+        self.name = name
+        self.loaded = loaded
+        self.rings = [(r, decode) for r, decode in readers if isinstance(r, RingReader)]
+        self._maps = [(r, decode) for r, decode in readers if not isinstance(r, RingReader)]
+        self._aggregator = aggregator
+        self._collected: deque[tuple[Decoder, Batch]] = deque()
+        self._lock = threading.Lock()
 
-    def drain(self, rings_only: bool) -> None:
-        """Everything that its sources have, decoded and aggregated."""
-        for reader, decode in self.readers:
-            if rings_only and not isinstance(reader, RingReader):
-                continue
+    def collect(self) -> None:
+        """Takes what the ring buffers have, so that they do not fill while the main thread is busy."""
+        with self._lock:
+            for reader, decode in self.rings:
+                batch = reader.read()
+                if batch is not None:
+                    self._collected.append((decode, batch))
+
+    def aggregate(self) -> None:
+        """Decodes and aggregates what was collected."""
+        while self._collected:
+            decode, batch = self._collected.popleft()
+            self._aggregator.update(decode(batch))
+
+    def drain(self) -> None:
+        """Decodes and aggregates everything that the sources have.
+
+        What left a table while it was read is in a ring buffer, which is therefore read after it; and before it, so
+        that nothing else is.
+        """
+        self.collect()
+        self.aggregate()
+        for reader, decode in self._maps:
             batch = reader.read()
             if batch is not None:
-                self.aggregator.update(decode(batch))
+                self._aggregator.update(decode(batch))
+        self.collect()
+        self.aggregate()
 
     def figures(self) -> Figures:
         """The probe's figures, with what the core lost."""
-        figures = self.aggregator.snapshot()
-        foreign = sum(reader.foreign for reader, _ in self.readers if isinstance(reader, RingReader))
+        figures = self._aggregator.snapshot()
+        foreign = sum(reader.foreign for reader, _ in self.rings)
         lost = {**figures.lost, "programs_missed": self.loaded.missed(), "records_undecoded": foreign}
         return attrs.evolve(figures, lost=lost)
+
+
+class Collector(threading.Thread):
+    """Collects from the ring buffers of all probes when a program asks for it, and now and then."""
+
+    def __init__(self, running: list[Running]) -> None:
+        super().__init__(name="collector", daemon=True)
+        self._running = running
+        self._over = threading.Event()
+
+    def run(self) -> None:
+        """Until `end`."""
+        with select.epoll() as poll:
+            for running in self._running:
+                for reader, _ in running.rings:
+                    poll.register(reader.fd, select.EPOLLIN | select.EPOLLET)
+            while not self._over.is_set():
+                poll.poll(_POLL_SECONDS)
+                for running in self._running:
+                    running.collect()
+
+    def end(self) -> None:
+        """Waits for the last round."""
+        self._over.set()
+        self.join()
 
 
 @define
@@ -119,8 +172,6 @@ def load(probe: Compiled, plugins: Plugins, kernel: KernelFacts, stack: ExitStac
         stack.callback(reader.close)
         arguments = {"probe": name, "config": config, "source": source, "map": live}
         readers.append((reader, plugins.call(PROBES, name, "probekit_decode", **arguments)))
-    # Ring buffers last: what they carry has left the tables that are read before them.
-    readers.sort(key=lambda pair: isinstance(pair[0], RingReader))
     aggregator = plugins.call(PROBES, name, "probekit_aggregate", probe=name, config=config)
     loaded.attach()
     return Running(name, loaded, readers, aggregator)
@@ -142,7 +193,7 @@ class Run:
     running: list[Running]
     exporters: list[Exporter]
     kernel: KernelFacts
-    stop: threading.Event
+    stop: Stop
     outcome: Outcome = field(factory=Outcome)
     started: float = field(factory=time.time)
 
@@ -156,29 +207,29 @@ class Run:
         duration = self.settings.run.duration
         end = began + duration if duration is not None else float("inf")
         tick = began + self.settings.run.interval
-        poll = select.epoll()
-        for running in self.running:
-            for reader, _ in running.readers:
-                if isinstance(reader, RingReader):
-                    poll.register(reader.fd, select.EPOLLIN)
-        with poll:
-            while not self.stop.is_set() and time.monotonic() < end:
-                poll.poll(max(0.0, min(_POLL_SECONDS, end - time.monotonic(), tick - time.monotonic())))
+        collector = Collector(self.running)
+        collector.start()
+        try:
+            while self.exporters and time.monotonic() < end:
+                if self.stop.wait(max(0.0, min(_POLL_SECONDS, end - time.monotonic(), tick - time.monotonic()))):
+                    break
                 for running in self.running:
-                    running.drain(rings_only=True)
-                if time.monotonic() >= tick and time.monotonic() < end:
+                    running.aggregate()
+                if tick <= time.monotonic() < end:
                     tick += self.settings.run.interval
                     for running in self.running:
-                        running.drain(rings_only=False)
+                        running.drain()
                         snapshot = self._snapshot(running, final=False)
                         self._export(snapshot)
                         progress(snapshot)
+        finally:
+            collector.end()
         taken = time.time()
         for running in self.running:
             running.loaded.detach()
         time.sleep(_SETTLE_SECONDS)
         for running in self.running:
-            running.drain(rings_only=False)
+            running.drain()
             self._export(self._snapshot(running, final=True, taken=taken))
         return self.outcome
 
@@ -206,7 +257,7 @@ def run(
     settings: Settings,
     plugins: Plugins,
     kernel: KernelFacts,
-    stop: threading.Event,
+    stop: Stop,
     attached: Callable[[Mapping[str, Loaded]], None],
     progress: Callable[[Snapshot], None],
 ) -> Outcome:
@@ -237,6 +288,8 @@ def run(
                 continue
             stack.push(_closing(exporter, outcome))
             exporters.append(exporter)
+        if not exporters:
+            return outcome
         running = [load(probe, plugins, kernel, stack) for probe in compiled]
         attached({probe.name: probe.loaded for probe in running})
         Run(settings, running, exporters, kernel, stop, outcome).measure(progress)

@@ -111,6 +111,8 @@ class Plugins:
             self._manager.register(module, registered)
             self._manager.check_pending()
         except (pluggy.PluginValidationError, ValueError) as error:
+            if self._manager.has_plugin(registered):
+                self._manager.unregister(name=registered)
             raise PluginError(f"{owner}: {error}") from error
         return module
 

@@ -51,12 +51,17 @@ def _rows(values: Any) -> Array:
     return rows
 
 
-def _merge(rows: Array, groups: Array) -> Array:
-    """Rows of one group added up, in the order of their last ones; what cannot be added is the last one's.
+_SUMS = ("events", "sum", "wait", "unsplit", "squares")
+_TRANSPORT = ("sent", "received", "retransmits")
+
+
+def _merge(rows: Array, groups: Array, summed: tuple[str, ...] = _SUMS) -> Array:
+    """Rows of one group added up, in the order of their last ones.
 
     Args:
         rows: Of dtype _ROW, oldest first.
         groups: The group of each row, from 0, none left out.
+        summed: Fields that are added up; all others but min, max and origin are the last row's.
     """
     count, places = int(groups.max()) + 1, np.arange(len(rows))
     first, last = np.full(count, len(rows)), np.zeros(count, np.intp)
@@ -64,12 +69,20 @@ def _merge(rows: Array, groups: Array) -> Array:
     np.maximum.at(last, groups, places)
     merged = rows[last]
     merged["origin"] = rows["origin"][first]
-    for name in ("events", "sum", "wait", "unsplit", "squares"):
+    for name in summed:
         merged[name] = 0
         np.add.at(merged[name], groups, rows[name])
     np.minimum.at(merged["min"], groups, rows["min"])
     np.maximum.at(merged["max"], groups, rows["max"])
     return merged[np.argsort(last)]
+
+
+def _identity(rows: Array) -> Array:
+    """What tells a row's connection from others, as one opaque value for each."""
+    packed = np.zeros(len(rows), [("who", _ROW["who"]), ("origin", "u1")])
+    packed["who"], packed["origin"] = rows["who"], rows["origin"]
+    identity: Array = packed.view(f"V{packed.itemsize}")
+    return identity
 
 
 def _merge_evicted(rows: Array) -> Array:
@@ -97,6 +110,7 @@ class LatencyAggregator:
         self._pending: list[Array] = []
         self._pending_rows = 0
         self._open = np.zeros(0, _ROW)
+        self._left: list[Array] = []
         self._counters: dict[str, int] = {}
         self._owners: dict[int, str] = {}
         self._histograms = {measure: Histogram() for measure in Measure}
@@ -110,6 +124,7 @@ class LatencyAggregator:
     def snapshot(self) -> Figures:
         """The figures as they are now."""
         self._compact()
+        self._drop_those_that_left()
         stream, self._fresh = self._fresh, []
         return Figures(
             summary=self._summary(),
@@ -120,10 +135,11 @@ class LatencyAggregator:
         )
 
     def _take_connections(self, values: Any) -> None:
-        self._open = _rows(values)
+        self._open, self._left = _rows(values), []
 
     def _take_closed(self, values: Any) -> None:
         rows = _rows(values)
+        self._left.append(rows)
         self._pending.append(rows)
         self._pending_rows += len(rows)
         if self._pending_rows > self._config.max_closed:
@@ -164,7 +180,13 @@ class LatencyAggregator:
         if surplus > 0:
             leaving = np.concatenate([self._others, self._closed[:surplus]])
             _, sides = np.unique(leaving["side"], return_inverse=True)
-            self._others, self._closed = _merge(leaving, sides), self._closed[surplus:]
+            self._others, self._closed = _merge(leaving, sides, _SUMS + _TRANSPORT), self._closed[surplus:]
+
+    def _drop_those_that_left(self) -> None:
+        """Connections that left the table after it was read, and came with the ring buffer, are not open."""
+        if self._left:
+            left = np.concatenate([_identity(rows) for rows in self._left])
+            self._open = self._open[~np.isin(_identity(self._open), left)]
 
     @property
     def _primary(self) -> Measure:
@@ -260,7 +282,9 @@ class LatencyAggregator:
                 Column(
                     "side", _words(Side, sums["side"]), label=True, help="who opened the connection: client or server"
                 ),
-                Column("pid", np.where(listed, sums["pid"], 0), label=True, help="process that used the socket last"),
+                Column(
+                    "pid", np.where(listed, sums["pid"], 0), label=True, help="process that began the last exchange"
+                ),
                 Column("process", np.where(listed, self._names(sums["pid"]), ""), label=True, help="its command name"),
                 Column("events", sums["events"], total=True, help="requests of a client, services of a server"),
                 Column("min_latency_us", sums["min"] / 1e3, help="shortest"),
@@ -279,12 +303,15 @@ class LatencyAggregator:
                 Column("retransmits", sums["retransmits"], total=True, help="segments, over the connection's life"),
                 Column(
                     "state",
-                    _words(End, sums["end"]),
+                    np.where(listed, _words(End, sums["end"]), "closed"),
                     label=True,
                     help="open or closed; evicted: left, and not seen since",
                 ),
                 Column(
-                    "older", sums["origin"] == Origin.UNSEEN, label=True, help="its beginning was not seen by this run"
+                    "older",
+                    listed & (sums["origin"] == Origin.UNSEEN),
+                    label=True,
+                    help="its beginning was not seen by this run",
                 ),
             ),
             headline=("source", "destination", "side", "process", "pid", "events", "avg_latency_us", "max_latency_us"),
@@ -302,7 +329,7 @@ class LatencyAggregator:
             name="events",
             key=np.arange(len(source)),
             columns=(
-                Column("time_ns", values["time"], help="CLOCK_MONOTONIC when it ended"),
+                Column("time_ns", values["time"], label=True, help="CLOCK_MONOTONIC when it ended"),
                 Column("type", np.where(values["side"] == Side.CLIENT, "request", "service"), label=True),
                 Column("source", source, label=True),
                 Column("destination", destination, label=True),

@@ -20,8 +20,8 @@ _OWNERS = 256
 def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
     """Alternatives are cheapest first: fentry and BTF tracepoints may follow pointers, a kprobe copies every field.
 
-    The tracepoint `sock_send_length`, which 6.3 to 6.14 have and `tcp_sendmsg_locked` not yet, is not used: it fires
-    when the send returns, on loopback after the request has arrived.
+    The tracepoint `sock_send_length`, which kernels from 6.3 on have and older ones than `tcp_sendmsg_locked`'s too, is
+    not used: it fires when the send returns, on loopback after the request has arrived.
     """
     defines = {
         **{

@@ -22,25 +22,25 @@ static __always_inline u64 address_of(void *pointer) {
 }
 
 /* pointer->field, by a plain load where the verifier allows it. */
-#define READ(direct, pointer, field)                                                        \
-  ({                                                                                        \
-    typeof((pointer)->field) value_ = 0;                                                    \
-    if (direct)                                                                             \
-      value_ = (pointer)->field;                                                            \
-    else                                                                                    \
-      bpf_probe_read_kernel(&value_, sizeof(value_), &(pointer)->field);                    \
-    value_;                                                                                 \
+#define READ(direct, pointer, field) \
+  ({ \
+    typeof((pointer)->field) value_ = 0; \
+    if (direct) \
+      value_ = (pointer)->field; \
+    else \
+      bpf_probe_read_kernel(&value_, sizeof(value_), &(pointer)->field); \
+    value_; \
   })
 
 /* body(void *first_argument, bool direct) as NAME_btf (fentry, tracepoint) and NAME_kprobe. */
-#define ON_FIRST_ARGUMENT(name, body)                                                       \
-  int name##_btf(u64 *ctx) {                                                                \
-    body(opaque(ctx[0]), true);                                                             \
-    return 0;                                                                               \
-  }                                                                                         \
-  int name##_kprobe(struct pt_regs *ctx) {                                                  \
-    body(opaque(PT_REGS_PARM1(ctx)), false);                                                \
-    return 0;                                                                               \
+#define ON_FIRST_ARGUMENT(name, body) \
+  int name##_btf(u64 *ctx) { \
+    body(opaque(ctx[0]), true); \
+    return 0; \
+  } \
+  int name##_kprobe(struct pt_regs *ctx) { \
+    body(opaque(PT_REGS_PARM1(ctx)), false); \
+    return 0; \
   }
 
 /* Has the compiler describe a type that no map holds; the map itself is never made. */

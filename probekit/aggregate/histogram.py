@@ -138,13 +138,13 @@ class Histogram:
         below, above = (
             float(MIDDLE[np.searchsorted(ranks, rank, side="right")]) for rank in (math.floor(place), math.ceil(place))
         )
-        value = below + (above - below) * (place - math.floor(place))
-        return min(max(value, self.moments.min), self.moments.max) if self.moments else value
+        moments = self._best()
+        return min(max(below + (above - below) * (place - math.floor(place)), moments.min), moments.max)
 
     def distribution(self, name: str, help: str) -> Distribution:  # noqa: A002
         """The figures in microseconds."""
         events = self.events
-        moments = self.moments or self._estimate()
+        moments = self._best()
         return Distribution(
             name=name,
             unit="us",
@@ -169,8 +169,10 @@ class Histogram:
             for (low, high), count in zip(itertools.pairwise(edges), parts, strict=True)
         )
 
-    def _estimate(self) -> Moments:
-        """Moments as the middles of the buckets have them."""
+    def _best(self) -> Moments:
+        """The exact moments, else as the middles of the buckets have them."""
+        if self.moments is not None and self.moments.events:
+            return self.moments
         used = np.flatnonzero(self.counts)
         if not used.size:
             return Moments()

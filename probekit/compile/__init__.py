@@ -16,6 +16,7 @@ from ..model import AttachPlan, MapSpec, Object, Way
 from ..paths import bpf_folder
 from . import headers
 from .cache import Cache, default_folder
+from .worker import NO_BCC
 
 _FORMAT = "1"  # changes whenever an object of an older probekit cannot be loaded any more
 
@@ -117,9 +118,9 @@ def _compile(request: Mapping[str, object], key: str) -> Object:
         [sys.executable, "-m", "probekit.compile.worker"], input=json.dumps(request), capture_output=True, text=True
     )
     if done.returncode:
-        if "No module named 'bcc'" in done.stderr or "No module named 'bcc" in done.stderr:
+        if done.returncode == NO_BCC:
             raise MissingError(
-                "Python's bcc is missing",
+                f"Python's bcc is missing: {done.stderr.strip()}",
                 "install your distribution's python3-bpfcc, and make the virtual environment with "
                 "--system-site-packages; the package named bcc on PyPI is something else",
             )

@@ -84,8 +84,13 @@ class Cache:
     def store(self, compiled: Object) -> None:
         """Keeps an object."""
         with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
+            fresh = Path(file.name)
             file.write(encode(compiled))
-        Path(file.name).replace(self._path(compiled.key))
+        try:
+            fresh.replace(self._path(compiled.key))
+        except OSError:
+            fresh.unlink()
+            raise
 
     def tree(self, key: str, make: Callable[[Path], None]) -> Path:
         """The header tree of a key, made where it is not there yet."""

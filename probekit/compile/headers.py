@@ -12,6 +12,7 @@ import subprocess
 from pathlib import Path
 
 from ..errors import CompileError, MissingError
+from ..kernel import find_bpftool
 
 # preserve_access_index is off because bcc, not a loader, knows the offsets: they are this kernel's.
 _KCONFIG = """\
@@ -53,11 +54,12 @@ def make(out: Path, btf: Path, release: str, libbcc: Path) -> None:
         MissingError: There is no bpftool.
         CompileError: bpftool cannot read the BTF.
     """
-    command = ["bpftool", "btf", "dump", "file", str(btf), "format", "c"]
+    bpftool = find_bpftool()
+    if bpftool is None:
+        raise MissingError("bpftool is missing", "`probekit check` says how to install it")
+    command = [bpftool, "btf", "dump", "file", str(btf), "format", "c"]
     try:
         types = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    except FileNotFoundError:
-        raise MissingError("bpftool is missing", "`probekit check` says how to install it") from None
     except subprocess.CalledProcessError as error:
         raise CompileError(f"bpftool cannot read {btf}: {error.stderr.strip()}") from None
     named = {name.decode() for name in re.findall(rb"BPF_FUNC_(\w+)", libbcc.read_bytes())}

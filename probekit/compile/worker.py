@@ -3,7 +3,7 @@
     python -m probekit.compile.worker < request.json > answer.json
 
 bcc makes the maps while it compiles, so this needs the privileges that a run needs. clang's messages go to standard
-error. Exit status 1 stands for a refused source.
+error. Exit status 1 stands for a refused source, 3 for no bcc.
 """
 
 from __future__ import annotations
@@ -17,6 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from .btf import target_ids
+
+NO_BCC = 3
 
 
 def describe(kind: Any) -> Any:
@@ -51,7 +53,11 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
         `maps`, `programs` and `targets` of a `probekit.model.Object`, as JSON.
     """
     os.environ["BCC_KERNEL_SOURCE"] = request["headers"]
-    from bcc import BPF, lib  # LLVM: 94 MB
+    try:
+        from bcc import BPF, lib  # LLVM: 94 MB
+    except ImportError as error:
+        print(error, file=sys.stderr)
+        sys.exit(NO_BCC)
 
     for name in ("bpf_table_name", "bpf_table_key_desc", "bpf_table_leaf_desc"):
         getattr(lib, name).restype = ctypes.c_char_p

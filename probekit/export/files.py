@@ -15,11 +15,10 @@ from ..errors import ExportError
 def check_template(path: str) -> bool:
     """Whether a path has no other placeholder than {probe}."""
     try:
-        return bool(path) and {name for _, name, _, _ in string.Formatter().parse(path) if name is not None} <= {
-            "probe"
-        }
+        parts = [part[1:] for part in string.Formatter().parse(path) if part[1] is not None]
     except ValueError:
         return False
+    return bool(path) and all(part == ("probe", "", None) for part in parts)
 
 
 PATH_RULE = 'a path with no other placeholder than {probe}, or "-" for standard output'
@@ -42,6 +41,8 @@ def prepare(template: str) -> None:
             raise ExportError(f"{template}: the folder {folder} does not exist")
         if not os.access(folder, os.W_OK):
             raise ExportError(f"{template}: the folder {folder} may not be written")
+        if Path(template).is_dir():
+            raise ExportError(f"{template}: is a folder")
 
 
 def write(path: str, text: str) -> None:

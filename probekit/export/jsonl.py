@@ -59,7 +59,11 @@ class JsonlExporter:
             file.writelines(json.dumps(rounded(line), ensure_ascii=False) + "\n" for line in lines)
             file.flush()
         except OSError as error:
-            raise ExportError(f"{files.place(self._path, snapshot.probe)}: {error.strerror}") from error
+            path = files.place(self._path, snapshot.probe)
+            failed = self._open.pop(path, None)
+            if failed is not None:  # what is in its buffer has nowhere to go
+                os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), failed.fileno())
+            raise ExportError(f"{path}: {error.strerror}") from error
 
     def _file(self, probe: str) -> TextIO:
         path = files.place(self._path, probe)

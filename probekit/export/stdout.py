@@ -28,6 +28,12 @@ class StdoutConfig:
     wide: bool = option(False, help="all columns of each table, not just the main ones")
 
 
+class _Console(Console):
+    def on_broken_pipe(self) -> None:
+        """Rich would end the process, and with it the other exporters."""
+        raise
+
+
 class StdoutExporter:
     """Prints the last snapshot."""
 
@@ -45,7 +51,8 @@ class StdoutExporter:
 
     def export(self, snapshot: Snapshot) -> None:
         """Prints the tables of the last snapshot; of streamed events each one as it comes."""
-        console = Console(file=sys.stdout, highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+        width = None if sys.stdout.isatty() else _PIPE_WIDTH
+        console = _Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
         try:
             if snapshot.figures.stream is not None:
                 _print_stream(console, snapshot.figures.stream)
@@ -102,7 +109,7 @@ def _histogram(distribution: Distribution) -> RichTable:
     most = max((bucket.count for bucket in distribution.buckets), default=0)
     for bucket in distribution.buckets:
         bar = "█" * round(40 * bucket.count / most) if most else ""
-        table.add_row(bucket.label, f"{bucket.count:,}", bar or ("▏" if bucket.count else ""))
+        table.add_row(Text(bucket.label), f"{bucket.count:,}", bar or ("▏" if bucket.count else ""))
     return table
 
 
@@ -115,7 +122,7 @@ def _table(table: Table, config: StdoutConfig) -> RichTable:
     for name in names:
         shown.add_column(name, justify="left" if columns[name].label else "right", overflow="fold")
     for row in range(min(total, config.rows)):
-        shown.add_row(*(_cell(columns[name], row) for name in names))
+        shown.add_row(*(Text(_cell(columns[name], row)) for name in names))
     return shown
 
 
@@ -127,7 +134,7 @@ def _print_stream(console: Console, table: Table) -> None:
 def _cell(column: Column, row: int) -> str:
     value: Any = column.values[row].item()
     if column.label:
-        return str(value)
+        return "".join(c if c.isprintable() else "�" for c in str(value))
     return _number(value) if isinstance(value, float) else f"{value:,}"
 
 

@@ -6,6 +6,7 @@ detaches and frees all of it.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from contextlib import ExitStack
@@ -31,16 +32,17 @@ class Loaded:
     Attributes:
         maps: Live maps by name.
         attached: How each observation was attached, in the plan's order.
-        programs: Descriptors of the attached programs, by C function.
+        programs: Descriptors of the attached programs.
     """
 
     def __init__(self, compiled: Object, plan: AttachPlan, kernel: KernelFacts) -> None:
         self.maps: dict[str, LiveMap] = {}
         self.attached: tuple[Attached, ...] = ()
-        self.programs: dict[str, int] = {}
+        self.programs: list[int] = []
         self._compiled = compiled
         self._plan = plan
         self._kernel = kernel
+        self._forbidden: dict[Way, str] = {}
         self._links = ExitStack()
         self._descriptors = ExitStack()
 
@@ -81,7 +83,7 @@ class Loaded:
 
     def missed(self) -> int:
         """Events that no program saw because it was running on that CPU already."""
-        return sum(bpf.program_info(fd)["missed"] for fd in self.programs.values())
+        return sum(bpf.program_info(fd)["missed"] for fd in self.programs)
 
     def _make_map(self, spec: MapSpec, layout: MapSpec) -> LiveMap:
         ring = spec.type == bpf.MAP_TYPE_RINGBUF
@@ -116,6 +118,8 @@ class Loaded:
 
     def try_point(self, point: AttachPoint) -> str | None:
         """Attaches one program; the reason where the kernel does not take it."""
+        if point.way in self._forbidden:
+            return self._forbidden[point.way]
         target = 0
         if point.way is Way.KPROBE:
             if not self._kernel.kprobes:
@@ -129,17 +133,27 @@ class Loaded:
         try:
             program, _ = bpf.load_program(point.way, point.program, code, target)
         except OSError as error:
-            _, log = bpf.load_program(point.way, point.program, code, target, log=True)
-            return f"the kernel refuses the program: {error.strerror}{_last_words(log)}"
+            if error.errno != errno.EPERM:
+                return self._refusal(point, code, target, error)
+            # not this program is refused, but all of its kind
+            self._forbidden[point.way] = f"the kernel refuses programs of this kind: {error.strerror}"
+            return self._forbidden[point.way]
         try:
             link = bpf.attach(point.way, program, point.target)
         except OSError as error:
             os.close(program)
             return f"the kernel refuses to attach: {error.strerror}"
-        self.programs[point.program] = program
+        self.programs.append(program)
         self._descriptors.callback(os.close, program)
         self._links.callback(os.close, link)
         return None
+
+    def _refusal(self, point: AttachPoint, code: bytes, target: int, error: OSError) -> str:
+        """The verifier's reason: the program is loaded once more, with its log."""
+        fd, log = bpf.load_program(point.way, point.program, code, target, log=True)
+        if fd >= 0:
+            os.close(fd)
+        return f"the kernel refuses the program: {error.strerror}{_last_words(log)}"
 
     def _patched(self, code: bytes) -> bytes:
         """The instructions with the descriptors of the live maps."""
