@@ -110,18 +110,19 @@ def run(
     chosen = _structure(document, tuple(dict.fromkeys(probes)), found, str(file) if file else "")
     facts = _privileged()
 
-    from . import pipeline  # after what can be said without it: NumPy takes its time
+    from . import pipeline
 
     stop = Stop()
     terminal = sys.stderr.isatty()
     if terminal:
         click.secho(f"putting {', '.join(probes)} together ...", dim=True, err=True)
-    outcome = pipeline.run(chosen, found, facts, stop, _announce(stop, chosen), _progress if terminal else _no_progress)
-    for failure in outcome.failures:
+    progress = _progress if terminal else _no_progress
+    failures = pipeline.run(chosen, found, facts, stop, _announce(stop, chosen), progress)
+    for failure in failures:
         _complain(failure.message, failure.hint)
         if "Broken pipe" in failure.message:
             _quieten()
-    return 4 if outcome.failures else 0
+    return 4 if failures else 0
 
 
 @commands.command()

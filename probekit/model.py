@@ -10,13 +10,14 @@ import enum
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-import numpy as np
 from attrs import field, frozen
-from numpy.typing import NDArray
 
-Array = NDArray[Any]
+if TYPE_CHECKING:  # programs are attached before NumPy is imported, which takes longer than all the rest
+    from numpy.typing import NDArray
+
+Array: TypeAlias = "NDArray[Any]"
 
 
 class Way(str, enum.Enum):
@@ -118,8 +119,9 @@ class MapSpec:
         max_entries: Entries; of a ring buffer, bytes.
         flags: Flags of BPF_MAP_CREATE.
         placeholder: What stands for the map's descriptor in the instructions.
-        key: The key's NumPy dtype, as `numpy.dtype` takes it.
-        value: The value's.
+        key: Layout of the key: a NumPy format such as "=u8", a list [layout, shape] for an array, or a dict of names,
+            formats (layouts), offsets and itemsize for a struct.
+        value: Layout of the value.
     """
 
     name: str
@@ -157,14 +159,12 @@ class LiveMap:
     Attributes:
         spec: What it is.
         fd: Its descriptor, owned by the loader.
-        key: The key's dtype.
-        value: The value's; of a ring buffer, the record's.
+        value: Layout of its values; of a ring buffer, of its records.
     """
 
     spec: MapSpec
     fd: int
-    key: np.dtype[Any]
-    value: np.dtype[Any]
+    value: Any
 
 
 @frozen

@@ -1,14 +1,15 @@
-"""TCP latency: request latency of client sockets, service time of server sockets."""
+"""TCP latency: request latency of client sockets, service time of server sockets.
+
+What needs NumPy is imported by the hooks that are called after the programs were attached.
+"""
 
 from __future__ import annotations
 
-from probekit import AttachPlan, Decoder, LiveMap, Source, hook
+from probekit import Aggregator, AttachPlan, Decoder, LiveMap, Source, hook
 from probekit.kernel import KernelFacts
 
-from .aggregate import LatencyAggregator
 from .attach import plan
 from .config import LatencyConfig
-from .decode import DECODERS
 
 
 @hook
@@ -26,10 +27,14 @@ def probekit_attach(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
 @hook
 def probekit_decode(source: Source, map: LiveMap) -> Decoder:  # noqa: A002
     """A decoder for each map."""
+    from .decode import DECODERS
+
     return DECODERS[source.map]
 
 
 @hook
-def probekit_aggregate(config: LatencyConfig) -> LatencyAggregator:
+def probekit_aggregate(config: LatencyConfig) -> Aggregator:
     """Connections, distributions and losses."""
+    from .aggregate import LatencyAggregator
+
     return LatencyAggregator(config)

@@ -12,7 +12,7 @@ from probekit.decode import endpoint_text, text
 from probekit.model import Array
 
 from .config import LatencyConfig
-from .decode import End, Measure, Origin, Side
+from .values import End, Measure, Origin, Side
 
 _HELP = {
     Measure.REQUEST: "client sockets: a request enters the send, until the first of its response is handed over",

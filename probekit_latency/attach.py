@@ -7,7 +7,7 @@ from probekit.kernel import KernelFacts
 from probekit.paths import bpf_folder
 
 from .config import LatencyConfig
-from .decode import End, Measure, Origin, Side
+from .values import End, Measure, Origin, Side
 
 _PAGE = 4096
 _WAYS = 8  # slots in a set: their tags fill a cache line

@@ -2,44 +2,10 @@
 
 from __future__ import annotations
 
-import enum
-
 import numpy as np
 
 from probekit import Batch, Columns, Decoder
 from probekit.decode import fields
-
-
-class Side(enum.IntEnum):
-    """Which end of the connection a socket is. The C source gets these enums as macros: SIDE_CLIENT."""
-
-    CLIENT = 0
-    SERVER = 1
-
-
-class Origin(enum.IntEnum):
-    """Whether the connection's beginning was seen."""
-
-    BIRTH = 1
-    UNSEEN = 2
-
-
-class End(enum.IntEnum):
-    """What became of a record."""
-
-    OPEN = 0
-    CLOSED = 1
-    EVICTED = 2
-
-
-class Measure(enum.IntEnum):
-    """What is measured: the rows of the map `histograms`."""
-
-    REQUEST = 0
-    WIRE = 1
-    WAKEUP = 2
-    SERVICE = 3
-    PICKUP = 4
 
 
 def _counters(batch: Batch) -> Columns:

@@ -19,6 +19,7 @@ from typing import Any
 from .btf import target_ids
 
 NO_BCC = 3
+_RINGBUF = 27  # enum bpf_map_type; a ring buffer has neither keys nor values
 
 
 def describe(kind: Any) -> Any:
@@ -77,7 +78,13 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
         name = lib.bpf_table_name(module, i)
         spec = {field: function(module, i) for field, function in numbers.items()}
         for field, desc in (("key", lib.bpf_table_key_desc), ("value", lib.bpf_table_leaf_desc)):
-            spec[field] = describe(BPF._decode_table_type(json.loads(desc(module, name))))
+            kind = BPF._decode_table_type(json.loads(desc(module, name)))
+            if spec["type"] != _RINGBUF and ctypes.sizeof(kind) != spec[f"{field}_size"]:
+                raise ValueError(
+                    f"{name.decode()}: clang gives its {field} {spec[f'{field}_size']} bytes, bcc describes "
+                    f"{ctypes.sizeof(kind)}; give the type explicit padding"
+                )
+            spec[field] = describe(kind)
         maps.append({"name": name.decode(), "placeholder": lib.bpf_table_fd(module, name), **spec})
     names = [lib.bpf_function_name(module, i) for i in range(lib.bpf_num_functions(module))]
     programs = {name.decode(): base64.b64encode(bpf.dump_func(name)).decode() for name in names}

@@ -4,11 +4,19 @@ from __future__ import annotations
 
 import mmap
 import sys
+from typing import Any
 
 import numpy as np
 
 from .. import bpf
 from ..model import Array, Batch, LiveMap, Source
+from .layout import as_dtype
+
+
+def _slot(live: LiveMap) -> np.dtype[Any]:
+    """A value with its padding: the kernel rounds elements of arrays up to 8 bytes (array_map_alloc)."""
+    value = as_dtype(live.value)
+    return np.dtype({"names": ["value"], "formats": [value], "itemsize": (value.itemsize + 7) & ~7})
 
 
 class TableReader:
@@ -16,10 +24,9 @@ class TableReader:
 
     def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
         self._source = source
-        stride = (live.value.itemsize + 7) & ~7  # array_map_alloc: elem_size
-        slot = np.dtype({"names": ["value"], "formats": [live.value], "itemsize": stride})
+        slot = _slot(live)
         entries = live.spec.max_entries
-        self._memory = mmap.mmap(live.fd, entries * stride, mmap.MAP_SHARED, mmap.PROT_READ)
+        self._memory = mmap.mmap(live.fd, entries * slot.itemsize, mmap.MAP_SHARED, mmap.PROT_READ)
         self._slots: Array = np.frombuffer(self._memory, slot, entries)["value"]
 
     def read(self) -> Batch | None:
@@ -40,8 +47,7 @@ class PerCpuReader:
         self._source = source
         self._live = live
         self._cpus = cpus
-        stride = (live.value.itemsize + 7) & ~7
-        self._slot = np.dtype({"names": ["value"], "formats": [live.value], "itemsize": stride})
+        self._slot = _slot(live)
 
     def read(self) -> Batch | None:
         """Copies every CPU's values."""
@@ -62,14 +68,15 @@ class HashReader:
     def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
         self._source = source
         self._live = live
+        self._entry = np.dtype([("key", as_dtype(live.spec.key)), ("value", as_dtype(live.value))])
 
     def read(self) -> Batch | None:
         """Copies all entries."""
         spec = self._live.spec
         keys, values = bpf.items(self._live.fd, spec.key_size, spec.value_size, spec.max_entries)
-        data = np.empty(len(keys) // spec.key_size, [("key", self._live.key), ("value", self._live.value)])
-        data["key"] = np.frombuffer(keys, self._live.key)
-        data["value"] = np.frombuffer(values, self._live.value)
+        data = np.empty(len(keys) // spec.key_size, self._entry)
+        data["key"] = np.frombuffer(keys, self._entry["key"])
+        data["value"] = np.frombuffer(values, self._entry["value"])
         return Batch(self._source.map, data)
 
     def close(self) -> None:

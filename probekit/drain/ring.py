@@ -13,6 +13,7 @@ import threading
 import numpy as np
 
 from ..model import Array, Batch, LiveMap, Source
+from .layout import as_dtype
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _HEAD = 8
@@ -36,10 +37,10 @@ class RingReader:
         self.delivered = 0
         self.foreign = 0
         self._name = source.map
-        self._value = live.value
-        self._step = _HEAD + _round8(live.value.itemsize)
+        self._value = as_dtype(live.value)
+        self._step = _HEAD + _round8(self._value.itemsize)
         self._record = np.dtype(
-            {"names": ["head", "value"], "formats": ["=u4", live.value], "offsets": [0, _HEAD], "itemsize": self._step}
+            {"names": ["head", "value"], "formats": ["=u4", self._value], "offsets": [0, _HEAD], "itemsize": self._step}
         )
         self._size = live.spec.max_entries
         page = mmap.PAGESIZE

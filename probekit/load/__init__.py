@@ -12,14 +12,12 @@ import struct
 from contextlib import ExitStack
 from types import TracebackType
 
-import numpy as np
-
 from .. import bpf
 from ..errors import AttachError, LoadError
 from ..kernel import KernelFacts
 from ..model import Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Refusal, Way
-from .layout import as_dtype
 
+_INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
 LAYOUT = "_layout"
@@ -96,13 +94,7 @@ class Loaded:
                 _privileges(self._kernel) if isinstance(error, PermissionError) else "",
             ) from None
         self._descriptors.callback(os.close, fd)
-        value = as_dtype(layout.value)
-        if value.itemsize != layout.value_size:
-            raise LoadError(
-                f"{spec.name}: the compiler says {layout.value_size} bytes, its type's fields end at {value.itemsize}",
-                "give the type explicit padding up to a multiple of its alignment",
-            )
-        return LiveMap(spec, fd, as_dtype(spec.key), value)
+        return LiveMap(spec, fd, layout.value)
 
     def _attach(self, name: str, points: tuple[AttachPoint, ...], needed: bool, without: str) -> Attached:
         refused: list[Refusal] = []
@@ -159,11 +151,10 @@ class Loaded:
         """The instructions with the descriptors of the live maps."""
         live = {m.spec.placeholder: m.fd for m in self.maps.values()}
         patched = bytearray(code)
-        words = np.frombuffer(code, "u1").reshape(-1, 8)
-        at = np.flatnonzero((words[:, 0] == _LOAD_IMM64) & (words[:, 1] >> 4 == _PSEUDO_MAP_FD))
-        for number in at.tolist():
-            (placeholder,) = struct.unpack_from("=i", code, number * 8 + 4)
-            struct.pack_into("=i", patched, number * 8 + 4, live[placeholder])
+        for at in range(0, len(code), _INSTRUCTION):
+            if code[at] == _LOAD_IMM64 and code[at + 1] >> 4 == _PSEUDO_MAP_FD:
+                (placeholder,) = struct.unpack_from("=i", code, at + 4)
+                struct.pack_into("=i", patched, at + 4, live[placeholder])
         return bytes(patched)
 
 

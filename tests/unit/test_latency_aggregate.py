@@ -17,7 +17,8 @@ from probekit.aggregate.histogram import BUCKETS, bucket_of
 from probekit.model import Array
 from probekit_latency.aggregate import LatencyAggregator
 from probekit_latency.config import LatencyConfig
-from probekit_latency.decode import DECODERS, End, Measure, Origin, Side
+from probekit_latency.decode import DECODERS
+from probekit_latency.values import End, Measure, Origin, Side
 
 _ENDPOINT = np.dtype(
     [("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")]

@@ -5,16 +5,17 @@ from __future__ import annotations
 import mmap
 from typing import Any
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probekit import LiveMap, Source, SourceKind
 from probekit.drain import RingReader
+from probekit.drain.layout import as_dtype
 from probekit.model import MapSpec
 
-_RECORD = np.dtype({"names": ["number", "rest"], "formats": ["=u8", "=u4"], "itemsize": 20})
+_LAYOUT = {"names": ["number", "rest"], "formats": ["=u8", "=u4"], "offsets": [0, 8], "itemsize": _LENGTH}
+_RECORD = as_dtype(_LAYOUT)
 _STEP = 8 + 24
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 
@@ -44,7 +45,7 @@ class _Ring:
             return memory
 
         spec = MapSpec("events", 27, 0, 0, size, 0, -1, "=u4", "=u4")
-        live = LiveMap(spec, 5, np.dtype("=u4"), _RECORD)
+        live = LiveMap(spec, 5, _LAYOUT)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mmap, "mmap", map_memory)
             self.reader = RingReader(Source("events", SourceKind.RING), live, 1)
@@ -66,7 +67,7 @@ class _Ring:
             at = mmap.PAGESIZE + (position + offset) % self.size
             self.theirs[at] = self.theirs[at + self.size] = byte
 
-    def put(self, number: int = 0, length: int = _RECORD.itemsize, flags: int = 0) -> int:
+    def put(self, number: int = 0, length: int = _LENGTH, flags: int = 0) -> int:
         """Reserves a record; its position."""
         at = self.produced
         total = 8 + (length + 7) // 8 * 8
@@ -77,7 +78,7 @@ class _Ring:
         self._set(self.theirs, at + total)
         return at
 
-    def commit(self, at: int, flags: int = 0, length: int = _RECORD.itemsize) -> None:
+    def commit(self, at: int, flags: int = 0, length: int = _LENGTH) -> None:
         self._write(at, (length | flags).to_bytes(4, "little"))
 
     def read(self) -> list[int]:
@@ -186,6 +187,16 @@ def test_a_record_of_another_size_is_counted_and_left_out(length: int) -> None:
     assert ring.read() == [1, 3]
     assert (ring.reader.delivered, ring.reader.foreign) == (2, 2)
     assert ring.consumed == ring.produced
+
+
+@pytest.mark.parametrize("flags", [0, _DISCARDED])
+def test_a_record_may_be_longer_than_16_bits_say(flags: int) -> None:
+    ring = _Ring(size=1 << 17)
+    ring.put(1)
+    ring.put(2, length=70_000, flags=flags)
+    ring.put(3)
+    assert ring.read() == [1, 3]
+    assert ring.reader.foreign == (not flags)
 
 
 def test_a_record_across_the_end_of_the_buffer_is_whole() -> None:

@@ -11,8 +11,7 @@ def as_dtype(description: Any) -> np.dtype[Any]:
     """The dtype of a description in an object.
 
     Args:
-        description: A format such as "=u8", a list [format, shape] for an array, or a dict of names, formats, offsets
-            and itemsize for a struct.
+        description: As `probekit.model.MapSpec` has it.
     """
     if isinstance(description, dict):
         made: Any = {**description, "formats": [as_dtype(entry) for entry in description["formats"]]}

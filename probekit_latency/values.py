@@ -1,0 +1,37 @@
+"""The enums of the latency probe. The C source gets them as macros: SIDE_CLIENT."""
+
+from __future__ import annotations
+
+import enum
+
+
+class Side(enum.IntEnum):
+    """Which end of the connection a socket is."""
+
+    CLIENT = 0
+    SERVER = 1
+
+
+class Origin(enum.IntEnum):
+    """Whether the connection's beginning was seen."""
+
+    BIRTH = 1
+    UNSEEN = 2
+
+
+class End(enum.IntEnum):
+    """What became of a record."""
+
+    OPEN = 0
+    CLOSED = 1
+    EVICTED = 2
+
+
+class Measure(enum.IntEnum):
+    """What is measured: the rows of the map `histograms`."""
+
+    REQUEST = 0
+    WIRE = 1
+    WAKEUP = 2
+    SERVICE = 3
+    PICKUP = 4
