@@ -230,29 +230,59 @@ static __always_inline void forget(struct connection *c) {
   c->socket = 0;
 }
 
-/* A free slot of the emptier one of the socket's two sets, from its home on; else the one that was used longest ago. */
-static __always_inline u32 choose(u32 first, u32 second, u32 home) {
-  u32 oldest = first * WAYS, longest = ~0U, free[2] = {}, vacant[2] = {};
+/* All ones where the number is negative, else 0. A branch would do, but the verifier follows both sides of each, in
+ * every program; clang would make one of it, if it saw what this is. */
+static __always_inline u64 if_negative(u64 number) {
+  asm volatile("%0 s>>= 63" : "+r"(number));
+  return number;
+}
+
+/* How many of a set's slots are free, and in `vacant` the first of them from the socket's home on. */
+static __always_inline u32 count_free(u32 set, u32 home, u32 *vacant) {
+  struct set_tags *t = tags.lookup(&set);
+  u64 free = 0, found = 0;
+
+  if (!t)
+    return 0;
+#pragma unroll
+  for (u32 i = WAYS; i-- > 0;) {
+    u32 way = (home + i) % WAYS;
+    u64 mask = ~if_negative(t->socket[way] | -t->socket[way]);
+
+    free += mask & 1;
+    found = (found & ~mask) | (way & mask);
+  }
+  *vacant = set * WAYS + found;
+  return free;
+}
+
+/* The slot of two sets that was used longest ago. */
+static __always_inline u32 oldest_of(u32 first, u32 second) {
+  u64 longest = ~0U, oldest = first * WAYS;
 
 #pragma unroll
   for (u32 i = 0; i < 2 * WAYS; i++) {
-    u32 slot = (i < WAYS ? first : second) * WAYS + (home + i) % WAYS;
+    u32 slot = (i < WAYS ? first : second) * WAYS + i % WAYS;
     struct connection *c = connections.lookup(&slot);
+    u64 older;
 
     if (!c)
-      continue;
-    if (!c->socket) {
-      if (!free[i / WAYS])
-        vacant[i / WAYS] = slot;
-      free[i / WAYS] += 1;
-    } else if (c->used < longest) {
-      longest = c->used;
-      oldest = slot;
-    }
+      break;
+    older = if_negative(c->used - longest);
+    longest = (longest & ~older) | (c->used & older);
+    oldest = (oldest & ~older) | (slot & older);
   }
-  if (!free[0] && !free[1])
-    return oldest;
-  return free[0] >= free[1] ? vacant[0] : vacant[1];
+  return oldest;
+}
+
+/* A free slot of the emptier one of the socket's two sets, from its home on; else the one that was used longest ago. */
+static __always_inline u32 choose(u32 first, u32 second, u32 home) {
+  u32 in_first = 0, in_second = 0;
+  u32 first_free = count_free(first, home, &in_first), second_free = count_free(second, home, &in_second);
+
+  if (!first_free && !second_free)
+    return oldest_of(first, second);
+  return first_free >= second_free ? in_first : in_second;
 }
 
 /* What does not change while the connection lives. */
