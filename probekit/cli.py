@@ -84,6 +84,7 @@ def commands(debug: bool) -> None:
 @click.option(
     "--export", "exports", multiple=True, metavar="KIND[:PATH]", help="One more exporter; may be given again."
 )
+@click.option("--objects", type=click.Path(path_type=Path, file_okay=False), help="Load what `compile` made there.")
 @click.option(
     "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Overrides, such as probe.latency.sample=0.1."
 )
@@ -93,6 +94,7 @@ def run(
     duration: str | None,
     interval: str | None,
     exports: tuple[str, ...],
+    objects: Path | None,
     settings: tuple[str, ...],
 ) -> int:
     """Measure until the duration is over, Ctrl-C or SIGTERM."""
@@ -117,12 +119,38 @@ def run(
     if terminal:
         click.secho(f"putting {', '.join(probes)} together ...", dim=True, err=True)
     progress = _progress if terminal else _no_progress
-    failures = pipeline.run(chosen, found, facts, stop, _announce(stop, chosen), progress)
+    failures = pipeline.run(chosen, found, facts, stop, _announce(stop, chosen), progress, objects)
     for failure in failures:
         _complain(failure.message, failure.hint)
         if "Broken pipe" in failure.message:
             _quieten()
     return 4 if failures else 0
+
+
+@commands.command(name="compile")
+@click.argument("probes", nargs=-1, required=True, metavar="PROBE...")
+@click.option(
+    "--config", "file", type=click.Path(path_type=Path), help="The TOML file that they are going to run with."
+)
+@click.option(
+    "--btf", type=click.Path(path_type=Path, exists=True), help="Types of another kernel.  [default: this one]"
+)
+@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for `run --objects`.")
+def compile_objects(probes: tuple[str, ...], file: Path | None, btf: Path | None, output: Path) -> None:
+    """Compile for a kernel whose machine needs no compiler then."""
+    from . import pipeline
+    from .compile import compile_plan
+    from .compile.cache import Cache
+
+    found = plugins.discover()
+    facts = _privileged(btf)
+    settings = _structure(config.read(file) if file else {}, probes, found, str(file) if file else "")
+    folder = Cache(output)
+    folder.prepare()
+    for planned in pipeline.plan(settings, found, facts):
+        compiled = compile_plan(planned.plan, facts)
+        folder.store(compiled)
+        click.echo(f"{output / compiled.key}.object: {planned.name}, {len(compiled.programs)} programs")
 
 
 @commands.command()
@@ -202,8 +230,8 @@ def _exporter(text: str) -> dict[str, str]:
     return {"kind": kind, "path": path} if colon else {"kind": kind}
 
 
-def _privileged() -> kernel.KernelFacts:
-    facts = kernel.detect()
+def _privileged(btf: Path | None = None) -> kernel.KernelFacts:
+    facts = kernel.detect(btf)
     if not facts.privileged:
         raise MissingError(
             f"user {os.geteuid()} may not load programs into the kernel",

@@ -140,13 +140,15 @@ class Object:
     """A compiled C source: everything the loader needs, and no compiler.
 
     Attributes:
-        key: A digest of all that it was made from.
+        key: A digest of all that it was made from but the compiler.
+        compiler: Which bcc made it.
         maps: Its maps.
         programs: Instructions of each C function.
         targets: BTF type id of each function and tracepoint of the plan that this kernel has.
     """
 
     key: str
+    compiler: str
     maps: tuple[MapSpec, ...]
     programs: Mapping[str, bytes]
     targets: Mapping[str, int]

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from attrs import frozen
 
-from .compile import compile_plan
+from .compile import compile_plan, load_object
 from .config import Settings
 from .errors import ExportError
 from .kernel import KernelFacts
@@ -52,8 +53,10 @@ def plan(settings: Settings, plugins: Plugins, kernel: KernelFacts) -> list[Plan
     ]
 
 
-def compile_all(planned: list[Planned], kernel: KernelFacts) -> list[Compiled]:
-    """Stage 3."""
+def compile_all(planned: list[Planned], kernel: KernelFacts, objects: Path | None) -> list[Compiled]:
+    """Stage 3; where there is a folder of objects, nothing is compiled."""
+    if objects is not None:
+        return [Compiled(probe, load_object(probe.plan, kernel, objects)) for probe in planned]
     return [Compiled(probe, compile_plan(probe.plan, kernel)) for probe in planned]
 
 
@@ -71,6 +74,7 @@ def run(
     stop: Stop,
     attached: Callable[[Mapping[str, Loaded]], None],
     progress: Callable[[Snapshot], None],
+    objects: Path | None = None,
 ) -> list[ExportError]:
     """Puts a run together, measures, and takes everything off again.
 
@@ -81,6 +85,7 @@ def run(
         stop: Set to end the run.
         attached: Called once, when every program is attached.
         progress: Called with each probe's snapshot at each interval.
+        objects: A folder that `probekit compile` wrote.
 
     Returns:
         What exporters failed with; the others finished.
@@ -88,7 +93,7 @@ def run(
     Raises:
         ProbekitError: Something is wrong with the input or the machine; nothing is left attached.
     """
-    compiled = compile_all(plan(settings, plugins, kernel), kernel)
+    compiled = compile_all(plan(settings, plugins, kernel), kernel, objects)
     failures: list[ExportError] = []
     with ExitStack() as stack:
         exporters = _enter_exporters(settings, plugins, stack, failures)

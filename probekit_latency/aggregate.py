@@ -110,7 +110,8 @@ class LatencyAggregator:
         self._pending: list[Array] = []
         self._pending_rows = 0
         self._open = np.zeros(0, _ROW)
-        self._left: list[Array] = []
+        self._left: list[Array] = []  # what came with the ring buffer after the table was read
+        self._table_is_new = False
         self._counters: dict[str, int] = {}
         self._owners: dict[int, str] = {}
         self._histograms = {measure: Histogram() for measure in Measure}
@@ -136,10 +137,12 @@ class LatencyAggregator:
 
     def _take_connections(self, values: Any) -> None:
         self._open, self._left = _rows(values), []
+        self._table_is_new = True
 
     def _take_closed(self, values: Any) -> None:
         rows = _rows(values)
-        self._left.append(rows)
+        if self._table_is_new:
+            self._left.append(rows)
         self._pending.append(rows)
         self._pending_rows += len(rows)
         if self._pending_rows > self._config.max_closed:
@@ -187,6 +190,7 @@ class LatencyAggregator:
         if self._left:
             left = np.concatenate([_identity(rows) for rows in self._left])
             self._open = self._open[~np.isin(_identity(self._open), left)]
+        self._left, self._table_is_new = [], False
 
     @property
     def _primary(self) -> Measure:
@@ -258,7 +262,9 @@ class LatencyAggregator:
         ]
 
     def _names(self, pids: Array) -> Array:
-        return np.array([self._owners.get(pid, "") for pid in pids.tolist()], dtype=np.str_)
+        distinct, inverse = np.unique(pids, return_inverse=True)
+        names: Array = np.array([self._owners.get(pid, "") for pid in distinct.tolist()], dtype=np.str_)
+        return names[inverse] if len(pids) else names
 
     def _connections(self) -> Table:
         rows = _merge_evicted(np.concatenate([self._closed, self._open]))
@@ -275,7 +281,9 @@ class LatencyAggregator:
         destination = np.where(listed, endpoint_text(who["remote"], who["remote_port"]), _OTHERS)
         return Table(
             name="connections",
-            key=_unique(np.char.add(np.char.add(source, " -> "), destination)),
+            key=_unique(
+                [f"{here} -> {there}" for here, there in zip(source.tolist(), destination.tolist(), strict=True)]
+            ),
             columns=(
                 Column("source", source, label=True, help="the socket's own address"),
                 Column("destination", destination, label=True, help="its peer's"),
@@ -349,14 +357,16 @@ def _ratio(total: Array, count: Array) -> Array:
 
 
 def _words(kind: type[Side] | type[End], values: Array) -> Array:
-    return np.array([kind(value).name.lower() for value in values.tolist()], dtype=np.str_)
+    words: Array = np.array([member.name.lower() for member in kind], dtype=np.str_)[values]
+    return words
 
 
-def _unique(keys: Array) -> Array:
+def _unique(keys: list[str]) -> Array:
     """Keys with a number where one stands for several connections, one after the other."""
-    seen: dict[str, int] = {}
-    out = []
-    for key in keys.tolist():
-        seen[key] = seen.get(key, 0) + 1
-        out.append(key if seen[key] == 1 else f"{key} #{seen[key]}")
-    return np.array(out, dtype=np.str_)
+    if len(set(keys)) < len(keys):
+        seen: dict[str, int] = {}
+        for place, key in enumerate(keys):
+            seen[key] = seen.get(key, 0) + 1
+            if seen[key] > 1:
+                keys[place] = f"{key} #{seen[key]}"
+    return np.array(keys, dtype=np.str_)

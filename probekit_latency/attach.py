@@ -13,7 +13,8 @@ _PAGE = 4096
 _WAYS = 8  # slots in a set: their tags fill a cache line
 _LOCKS = 256
 _CLOSED_PAGES = 16
-_RECORD = 160  # about; how often a full ring buffer is worth a wake-up
+_CLOSED_WAKE = 16  # records of one CPU between wake-ups of the reader
+_EVENT_WAKE = 256
 _OWNERS = 256
 
 
@@ -39,7 +40,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         "OUTLIER_NS": round(config.outlier * 1e9),
         "OWNERS": _OWNERS,
         "CLOSED_PAGES": _CLOSED_PAGES,
-        "CLOSED_WAKE": _wake_every(_CLOSED_PAGES * _PAGE, kernel.cpus),
+        "CLOSED_WAKE": _CLOSED_WAKE,
     }
     sources = [
         Source("closed", SourceKind.RING),
@@ -50,7 +51,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
     ]
     if config.mode == "events":
         defines["EVENT_PAGES"] = config.buffer // _PAGE
-        defines["EVENT_WAKE"] = _wake_every(config.buffer, kernel.cpus)
+        defines["EVENT_WAKE"] = _EVENT_WAKE
         sources.insert(0, Source("events", SourceKind.RING))
     else:
         sources.append(Source("histograms", SourceKind.PERCPU))
@@ -60,11 +61,6 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         sources=tuple(sources),
         defines=defines,
     )
-
-
-def _wake_every(size: int, cpus: int) -> int:
-    """Records of one CPU between wake-ups, so that all CPUs together wake the reader at half a buffer or before."""
-    return max(size // 2 // _RECORD // cpus, 1)
 
 
 def _observations(config: LatencyConfig, kernel: KernelFacts) -> tuple[Observation, ...]:

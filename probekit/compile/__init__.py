@@ -33,7 +33,8 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
         MissingError: bcc, bpftool or the kernel's BTF is missing.
         CompileError: bcc refuses the source.
     """
-    if kernel.btf is None:
+    btf = kernel.btf
+    if btf is None:
         raise MissingError(
             "this kernel has no BTF (/sys/kernel/btf/vmlinux is missing)",
             "boot a kernel built with CONFIG_DEBUG_INFO_BTF; all current distributions' are",
@@ -41,35 +42,53 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
     cache = cache or Cache(default_folder())
     cache.prepare()
     libbcc = find_libbcc()
-    include = _include(plan)
-    key = _digest(
-        _FORMAT, sys.byteorder, kernel.release, kernel.btf_digest(), libbcc.resolve().name, libbcc.stat().st_size,
-        sorted(plan.defines.items()), plan.programs(), sorted(_targets(plan).items()),
-        *(path.read_bytes() for path in _sources(plan, include)),
-    )  # fmt: skip
-    compiled = cache.load(key)
+    version = f"{libbcc.resolve().name}, {libbcc.stat().st_size} bytes"
+    key = object_key(plan, kernel)
+    compiled = cache.load(key, version)
     if compiled is not None:
         return compiled
-    btf = kernel.btf
     tree = cache.tree(
-        _digest(
-            _FORMAT, kernel.release, kernel.btf_digest(), libbcc.stat().st_size, Path(headers.__file__).read_bytes()
-        ),
+        _digest(kernel.btf_digest(), kernel.release, version, Path(headers.__file__).read_bytes()),
         lambda out: headers.make(out, btf, kernel.release, libbcc),
     )
     request = {
         "source": str(plan.source),
-        "cflags": [f"-I{path}" for path in include] + [f"-D{name}={value}" for name, value in plan.defines.items()],
+        "cflags": [f"-I{path}" for path in _include(plan)]
+        + [f"-D{name}={value}" for name, value in plan.defines.items()],
         "headers": str(tree),
         "btf": str(btf),
         **_targets(plan),
     }
-    compiled = _compile(request, key)
+    compiled = _compile(request, key, version)
     missing = [program for program in plan.programs() if program not in compiled.programs]
     if missing:
         raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
     cache.store(compiled)
     return compiled
+
+
+def load_object(plan: AttachPlan, kernel: KernelFacts, folder: Path) -> Object:
+    """The object of a plan from a folder that `probekit compile` wrote, on a machine that may have no compiler.
+
+    Raises:
+        MissingError: There is none for this plan and this kernel, or it may have been changed by others.
+    """
+    compiled = Cache(folder).load(object_key(plan, kernel))
+    if compiled is None:
+        raise MissingError(
+            f"{folder} has no object for this kernel, configuration and version of {plan.source.name}",
+            "make one with `probekit compile ... --config FILE --btf BTF --output DIR`; the folder and its files have "
+            "to belong to the user who runs, and to be writable by nobody else",
+        )
+    return compiled
+
+
+def object_key(plan: AttachPlan, kernel: KernelFacts) -> str:
+    """A digest of all that an object depends on but the version of bcc."""
+    return _digest(
+        _FORMAT, sys.byteorder, kernel.machine, kernel.btf_digest(), sorted(plan.defines.items()), plan.programs(),
+        sorted(_targets(plan).items()), *(path.read_bytes() for path in _sources(plan, _include(plan))),
+    )  # fmt: skip
 
 
 def find_libbcc() -> Path:
@@ -113,7 +132,7 @@ def _digest(*parts: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def _compile(request: Mapping[str, object], key: str) -> Object:
+def _compile(request: Mapping[str, object], key: str, compiler: str) -> Object:
     done = subprocess.run(
         [sys.executable, "-m", "probekit.compile.worker"], input=json.dumps(request), capture_output=True, text=True
     )
@@ -128,6 +147,7 @@ def _compile(request: Mapping[str, object], key: str) -> Object:
     answer = json.loads(done.stdout)
     return Object(
         key=key,
+        compiler=compiler,
         maps=tuple(MapSpec(**spec) for spec in answer["maps"]),
         programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},
         targets=answer["targets"],

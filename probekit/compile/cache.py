@@ -71,15 +71,21 @@ class Cache:
                 "remove it, or set XDG_CACHE_HOME to a folder of your own",
             )
 
-    def load(self, key: str) -> Object | None:
-        """The object of a key, or None where it has to be made."""
+    def load(self, key: str, compiler: str | None = None) -> Object | None:
+        """The object of a key, or None where it has to be made.
+
+        Args:
+            key: What it was made from.
+            compiler: Which bcc it has to be of; None where that does not matter.
+        """
         path = self._path(key)
-        if not _ours(path, stat.S_ISREG):
+        if not _ours(self.folder, stat.S_ISDIR) or not _ours(path, stat.S_ISREG):
             return None
         try:
-            return decode(path.read_bytes(), key)
+            found = decode(path.read_bytes(), key)
         except (OSError, ValueError):
             return None
+        return found if compiler in (None, found.compiler) else None
 
     def store(self, compiled: Object) -> None:
         """Keeps an object."""

@@ -14,17 +14,14 @@ from ..model import Array, Batch, Columns
 
 def fields(batch: Batch) -> Columns:
     """Every field of a structured batch as a column of its own; a struct within a struct is taken apart."""
+    return Columns(batch.source, _taken_apart(batch.data))
+
+
+def _taken_apart(data: Array) -> dict[str, Array]:
     columns: dict[str, Array] = {}
-
-    def take(data: Array) -> None:
-        for name in data.dtype.names or ():
-            if data[name].dtype.names:
-                take(data[name])
-            else:
-                columns[name] = data[name]
-
-    take(batch.data)
-    return Columns(batch.source, columns)
+    for name in data.dtype.names or ():
+        columns |= _taken_apart(data[name]) if data[name].dtype.names else {name: data[name]}
+    return columns
 
 
 def address_text(addresses: Array) -> Array:
@@ -54,10 +51,8 @@ def endpoint_text(addresses: Array, ports: Array) -> Array:
         addresses: Shape (n, 16), uint8.
         ports: Shape (n,), host order.
     """
-    text = address_text(addresses)
-    six = np.char.find(text, ":") >= 0
-    hosts = np.where(six, np.char.add(np.char.add("[", text), "]"), text)
-    return np.char.add(np.char.add(hosts, ":"), ports.astype("U5"))
+    hosts = [f"[{host}]" if ":" in host else host for host in address_text(addresses).tolist()]
+    return np.array([f"{host}:{port}" for host, port in zip(hosts, ports.tolist(), strict=True)], dtype=np.str_)
 
 
 def text(values: Array) -> Array:

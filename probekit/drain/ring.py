@@ -88,10 +88,10 @@ class RingReader:
     def _run(self, raw: Array) -> Array:
         """A copy of the records up to the first one that is busy, discarded or of another size."""
         records = raw[: len(raw) // self._step * self._step].view(self._record)
-        odd = np.flatnonzero(records["head"] != self._value.itemsize)
-        if odd.size:
-            records = records[: odd[0]]
-        copied: Array = records["value"].copy()
+        odd = records["head"] != self._value.itemsize
+        count = int(odd.argmax()) if odd.any() else len(records)
+        # bytes: copying structs one field after the other takes ten times as long
+        copied: Array = raw[: count * self._step].copy().view(self._record)["value"]
         return copied
 
     def _barrier(self) -> None:

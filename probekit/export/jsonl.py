@@ -6,6 +6,7 @@ import json
 import os
 import sys
 from contextlib import ExitStack
+from pathlib import Path
 from types import TracebackType
 from typing import TextIO
 
@@ -62,7 +63,9 @@ class JsonlExporter:
             path = files.place(self._path, snapshot.probe)
             failed = self._open.pop(path, None)
             if failed is not None:  # what is in its buffer has nowhere to go
-                os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), failed.fileno())
+                with Path(os.devnull).open("w") as nowhere:
+                    os.dup2(nowhere.fileno(), failed.fileno())
+                failed.close()
             raise ExportError(f"{path}: {error.strerror}") from error
 
     def _file(self, probe: str) -> TextIO:

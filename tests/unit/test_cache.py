@@ -16,6 +16,7 @@ from probekit.model import MapSpec, Object
 _KEY = "0123456789abcdef"
 _OBJECT = Object(
     key=_KEY,
+    compiler="bcc 1",
     maps=(
         MapSpec(
             name="connections", type=2, key_size=4, value_size=24, max_entries=10, flags=1024, placeholder=-7,

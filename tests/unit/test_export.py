@@ -385,6 +385,14 @@ def test_an_exporter_that_has_failed_does_not_fail_again_when_it_is_left(kind: s
     exporter.__exit__(None, None, None)
 
 
+@_each_file
+def test_an_exporter_that_has_failed_leaves_no_descriptor_open(kind: str, full: Path) -> None:
+    before = len(list(Path("/proc/self/fd").iterdir()))
+    with contextlib.suppress(ExportError), _FILES[kind](full) as exporter:
+        exporter.export(_snapshot())
+    assert len(list(Path("/proc/self/fd").iterdir())) == before
+
+
 class _Full(io.StringIO):
     def flush(self) -> None:
         raise OSError(28, "No space left on device")

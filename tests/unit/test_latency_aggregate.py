@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import ipaddress
 import math
+import tracemalloc
 from collections.abc import Iterable
 from typing import Any
 
@@ -370,6 +372,24 @@ def test_with_no_closed_connections_kept_only_the_open_ones_are_listed_by_name()
         ("10.0.0.1:40000", 1),
         ("(other connections)", 2),
     ]
+
+
+def test_connections_that_came_and_went_take_no_memory_beyond_the_rows_that_are_kept() -> None:
+    aggregator = _aggregator(max_closed=10)
+    _feed(aggregator, "connections")
+    aggregator.snapshot()
+    batch = np.concatenate([_connection([5], i, local_port=i, end=End.CLOSED) for i in range(1, 101)])
+    batch = np.tile(batch, 50)
+    _feed(aggregator, "closed", batch)
+    tracemalloc.start()
+    try:
+        for _ in range(20):
+            _feed(aggregator, "closed", batch)
+        gc.collect()
+        kept, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept < 2 * batch.nbytes
 
 
 def test_a_server_has_no_wire_time() -> None:

@@ -11,11 +11,10 @@ from hypothesis import strategies as st
 
 from probekit import LiveMap, Source, SourceKind
 from probekit.drain import RingReader
-from probekit.drain.layout import as_dtype
 from probekit.model import MapSpec
 
+_LENGTH = 20
 _LAYOUT = {"names": ["number", "rest"], "formats": ["=u8", "=u4"], "offsets": [0, 8], "itemsize": _LENGTH}
-_RECORD = as_dtype(_LAYOUT)
 _STEP = 8 + 24
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 
@@ -36,7 +35,6 @@ class _Ring:
         self.theirs = _Memory(mmap.PAGESIZE + 2 * size)
         self._set(self.ours, position)
         self._set(self.theirs, position)
-        self.wanted: list[tuple[int, int]] = []
 
         def map_memory(fd: int, length: int, flags: int, prot: int, *, offset: int = 0) -> _Memory:
             memory = self.theirs if offset == mmap.PAGESIZE else self.ours
