@@ -18,6 +18,7 @@ from .model import (
     Column,
     Columns,
     Decoder,
+    Deferred,
     Distribution,
     Exporter,
     Figures,
@@ -38,6 +39,6 @@ hook = pluggy.HookimplMarker("probekit")
 
 __all__ = [
     "Aggregator", "AttachPlan", "AttachPoint", "Attached", "Batch", "Bucket", "Bytes", "Column", "Columns", "Decoder",
-    "Distribution", "Exporter", "Figures", "LiveMap", "Observation", "Seconds", "Snapshot", "Source", "SourceKind",
-    "Table", "Way", "hook", "option",
+    "Deferred", "Distribution", "Exporter", "Figures", "LiveMap", "Observation", "Seconds", "Snapshot", "Source",
+    "SourceKind", "Table", "Way", "hook", "option",
 ]  # fmt: skip

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from .errors import MissingError
-from .kernel import libbcc_bpf
+from .kernel import KPROBE_PMU, libbcc_bpf
 from .model import Way
 
 # enum bpf_map_type, enum bpf_prog_type and enum bpf_attach_type of the kernel's uapi/linux/bpf.h
@@ -121,6 +121,8 @@ def load_program(way: Way, name: str, code: bytes, target: int, log: bool = Fals
 def attach(way: Way, program: int, target: str) -> int:
     """Attaches a program; closing the descriptor that it returns detaches it, and so does the death of the process."""
     if way is Way.KPROBE:
+        if not KPROBE_PMU.exists():  # the older way, through tracefs, would outlive the process
+            raise OSError(errno.EOPNOTSUPP, "its kprobes would outlive the process (before 4.17)")
         name = f"probekit_{target}".encode()
         return _call(_library().bpf_attach_kprobe, program, _KPROBE_ENTRY, name, target.encode(), ctypes.c_uint64(0), 0)
     return _call(_library().bpf_raw_tracepoint_open, None, program)

@@ -265,7 +265,6 @@ def _progress(snapshot: Snapshot) -> None:
         parts.append(
             f"{distribution.events:,} {distribution.name}  {shown} {distribution.unit if shown else ''}".rstrip()
         )
-    parts += [f"{len(table.key):,} {table.name}" for table in figures.tables[:1]]
     lost = sum(figures.lost.values())
     parts.append(f"lost {lost:,}" if lost else "nothing lost")
     click.echo("  ".join(parts), err=True)

@@ -26,7 +26,6 @@ class KernelFacts:
         machine: As `uname -m` says it.
         cpus: CPUs that the kernel could ever have: the size of per-CPU maps.
         btf: BTF of the kernel's types, None where it was built without CONFIG_DEBUG_INFO_BTF.
-        kprobes: It has kprobes that vanish with the descriptor (CONFIG_KPROBE_EVENTS, 4.17 and later).
         capabilities: Those of CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN that this process has.
     """
 
@@ -34,7 +33,6 @@ class KernelFacts:
     machine: str
     cpus: int
     btf: Path | None
-    kprobes: bool
     capabilities: frozenset[str]
     _cache: dict[str, bytes] = field(factory=dict, eq=False, repr=False)
 
@@ -56,6 +54,11 @@ class KernelFacts:
     def has_name(self, name: str) -> bool:
         """Whether a type, function, member or enumerator of this name is in the kernel's BTF."""
         return b"\0" + name.encode() + b"\0" in self.btf_bytes()
+
+    @property
+    def kprobes(self) -> bool:
+        """Whether it was built with kprobes (CONFIG_KPROBES)."""
+        return self.has_name("register_kprobe")
 
     def has_tracepoint(self, name: str) -> bool:
         """Whether there is a raw tracepoint of this name."""
@@ -87,7 +90,6 @@ def detect(btf: Path | None = None) -> KernelFacts:
         machine=platform.machine(),
         cpus=_possible_cpus(),
         btf=path if path.exists() else None,
-        kprobes=KPROBE_PMU.exists(),
         capabilities=_capabilities(),
     )
 

@@ -7,10 +7,10 @@ config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> e
 from __future__ import annotations
 
 import enum
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
 
 from attrs import field, frozen
 
@@ -254,6 +254,33 @@ class Table:
     headline: tuple[str, ...] = ()
 
 
+class Deferred(Sequence[Table]):
+    """Tables that are made when somebody looks at them for the first time.
+
+    Args:
+        make: Makes them; it must not depend on what changes later.
+    """
+
+    def __init__(self, make: Callable[[], tuple[Table, ...]]) -> None:
+        self._make = make
+        self._made: tuple[Table, ...] | None = None
+
+    def _tables(self) -> tuple[Table, ...]:
+        if self._made is None:
+            self._made = self._make()
+        return self._made
+
+    def __len__(self) -> int:
+        return len(self._tables())
+
+    @overload
+    def __getitem__(self, place: int) -> Table: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Table]: ...
+    def __getitem__(self, place: int | slice) -> Table | Sequence[Table]:
+        return self._tables()[place]
+
+
 @frozen
 class Bucket:
     """A bucket of a histogram that people read: low <= value < high."""
@@ -308,7 +335,7 @@ class Figures:
     """
 
     summary: Mapping[str, Any]
-    tables: tuple[Table, ...] = ()
+    tables: Sequence[Table] = ()
     distributions: tuple[Distribution, ...] = ()
     lost: Mapping[str, int] = field(factory=dict)
     stream: Table | None = None

@@ -55,6 +55,8 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         sources.insert(0, Source("events", SourceKind.RING))
     else:
         sources.append(Source("histograms", SourceKind.PERCPU))
+    if _kprobes(config, kernel):
+        defines["KPROBES"] = 1
     return AttachPlan(
         source=bpf_folder() / "latency.bpf.c",
         observations=_observations(config, kernel),
@@ -63,13 +65,19 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
     )
 
 
+def _kprobes(config: LatencyConfig, kernel: KernelFacts) -> bool:
+    """Whether programs for kprobes are worth compiling."""
+    return kernel.kprobes or config.attach == "kprobe"
+
+
 def _observations(config: LatencyConfig, kernel: KernelFacts) -> tuple[Observation, ...]:
     def ways(function: str, program: str, *tracepoints: tuple[str, str]) -> tuple[AttachPoint, ...]:
-        points = (
+        points = [
             AttachPoint(Way.FENTRY, function, f"{program}_btf"),
             *(AttachPoint(Way.TRACEPOINT, name, called) for name, called in tracepoints),
-            AttachPoint(Way.KPROBE, function, f"{program}_kprobe"),
-        )
+        ]
+        if _kprobes(config, kernel):
+            points.append(AttachPoint(Way.KPROBE, function, f"{program}_kprobe"))
         return tuple(p for p in points if config.attach in ("auto", p.way.value))
 
     observations = [

@@ -35,3 +35,7 @@ class Measure(enum.IntEnum):
     WAKEUP = 2
     SERVICE = 3
     PICKUP = 4
+
+
+UNSEEN = 2**64 - 1
+"""In place of a wait whose beginning was not seen."""

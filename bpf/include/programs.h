@@ -32,16 +32,22 @@ static __always_inline u64 address_of(void *pointer) {
     value_; \
   })
 
-/* body(void *first_argument, bool direct) as NAME_btf (fentry, tracepoint) and NAME_kprobe. */
+/* body(void *first_argument, bool direct) as NAME_btf (fentry, tracepoint) and, with KPROBES, NAME_kprobe. */
+#ifdef KPROBES
+#define ON_FIRST_ARGUMENT_KPROBE(name, body) \
+  int name##_kprobe(struct pt_regs *ctx) { \
+    body(opaque(PT_REGS_PARM1(ctx)), false); \
+    return 0; \
+  }
+#else
+#define ON_FIRST_ARGUMENT_KPROBE(name, body)
+#endif
 #define ON_FIRST_ARGUMENT(name, body) \
   int name##_btf(u64 *ctx) { \
     body(opaque(ctx[0]), true); \
     return 0; \
   } \
-  int name##_kprobe(struct pt_regs *ctx) { \
-    body(opaque(PT_REGS_PARM1(ctx)), false); \
-    return 0; \
-  }
+  ON_FIRST_ARGUMENT_KPROBE(name, body)
 
 /* Has the compiler describe a type that no map holds; the map itself is never made. */
 #define LAYOUT(name, type) BPF_ARRAY(name##_layout, type, 1)

@@ -14,9 +14,9 @@ from ..errors import CompileError, MissingError
 from ..kernel import KernelFacts, libbcc_bpf
 from ..model import AttachPlan, MapSpec, Object, Way
 from ..paths import bpf_folder
-from . import headers
+from . import headers, worker
+from .btf import target_ids
 from .cache import Cache, default_folder
-from .worker import NO_BCC
 
 _FORMAT = "1"  # changes whenever an object of an older probekit cannot be loaded any more
 
@@ -56,10 +56,8 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
         "cflags": [f"-I{path}" for path in _include(plan)]
         + [f"-D{name}={value}" for name, value in plan.defines.items()],
         "headers": str(tree),
-        "btf": str(btf),
-        **_targets(plan),
     }
-    compiled = _compile(request, key, version)
+    compiled = _compile(request, plan, kernel, version)
     missing = [program for program in plan.programs() if program not in compiled.programs]
     if missing:
         raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
@@ -132,23 +130,33 @@ def _digest(*parts: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def _compile(request: Mapping[str, object], key: str, compiler: str) -> Object:
-    done = subprocess.run(
-        [sys.executable, "-m", "probekit.compile.worker"], input=json.dumps(request), capture_output=True, text=True
+def _compile(request: Mapping[str, object], plan: AttachPlan, kernel: KernelFacts, compiler: str) -> Object:
+    from concurrent.futures import ThreadPoolExecutor  # a warm start has no use for it
+
+    process = subprocess.Popen(
+        [sys.executable, "-I", worker.__file__],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
-    if done.returncode:
-        if done.returncode == NO_BCC:
-            raise MissingError(
-                f"Python's bcc is missing: {done.stderr.strip()}",
-                "install your distribution's python3-bpfcc, and make the virtual environment with "
-                "--system-site-packages; the package named bcc on PyPI is something else",
-            )
-        raise CompileError(f"bcc refuses {request['source']}:\n{done.stderr.strip()}")
-    answer = json.loads(done.stdout)
+    with ThreadPoolExecutor(1) as pool:
+        answering = pool.submit(process.communicate, json.dumps(request))
+        targets = target_ids(kernel.btf_bytes(), **_targets(plan))  # while bcc compiles
+        out, messages = answering.result()
+    if process.returncode == worker.NO_BCC:
+        raise MissingError(
+            f"Python's bcc is missing: {messages.strip()}",
+            "install your distribution's python3-bpfcc, and make the virtual environment with "
+            "--system-site-packages; the package named bcc on PyPI is something else",
+        )
+    if process.returncode:
+        raise CompileError(f"bcc refuses {request['source']}:\n{messages.strip()}")
+    answer = json.loads(out)
     return Object(
-        key=key,
+        key=object_key(plan, kernel),
         compiler=compiler,
         maps=tuple(MapSpec(**spec) for spec in answer["maps"]),
         programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},
-        targets=answer["targets"],
+        targets=targets,
     )

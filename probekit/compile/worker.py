@@ -1,9 +1,10 @@
 """The process that has LLVM in it: bcc compiles here, and is gone.
 
-    python -m probekit.compile.worker < request.json > answer.json
+    python -I probekit/compile/worker.py < request.json > answer.json
 
-bcc makes the maps while it compiles, so this needs the privileges that a run needs. clang's messages go to standard
-error. Exit status 1 stands for a refused source, 3 for no bcc.
+It is run as a file, and imports nothing of probekit: every import here is part of a cold start. bcc makes the maps
+while it compiles, so this needs the privileges that a run needs. clang's messages go to standard error. Exit status 1
+stands for a refused source, 3 for no bcc.
 """
 
 from __future__ import annotations
@@ -15,8 +16,6 @@ import os
 import sys
 from pathlib import Path
 from typing import Any
-
-from .btf import target_ids
 
 NO_BCC = 3
 _RINGBUF = 27  # enum bpf_map_type; a ring buffer has neither keys nor values
@@ -48,10 +47,10 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
     """Compiles one C source.
 
     Args:
-        request: `source` (path), `cflags`, `headers` (the tree), `btf` (path), `functions` and `tracepoints` (names).
+        request: `source` (path), `cflags`, and `headers` (the tree).
 
     Returns:
-        `maps`, `programs` and `targets` of a `probekit.model.Object`, as JSON.
+        `maps` and `programs` of a `probekit.model.Object`, as JSON.
     """
     os.environ["BCC_KERNEL_SOURCE"] = request["headers"]
     try:
@@ -88,8 +87,7 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
         maps.append({"name": name.decode(), "placeholder": lib.bpf_table_fd(module, name), **spec})
     names = [lib.bpf_function_name(module, i) for i in range(lib.bpf_num_functions(module))]
     programs = {name.decode(): base64.b64encode(bpf.dump_func(name)).decode() for name in names}
-    targets = target_ids(Path(request["btf"]).read_bytes(), request["functions"], request["tracepoints"])
-    return {"maps": maps, "programs": programs, "targets": targets}
+    return {"maps": maps, "programs": programs}
 
 
 def main() -> None:

@@ -1,0 +1,86 @@
+"""Connections as rows: the kernel's records, merged where one connection left several."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from probekit.model import Array
+
+from .values import End
+
+# A connection as it is kept here: the kernel's record, its 128-bit sum of squares as a float.
+ROW = np.dtype(
+    [
+        (
+            "who",
+            [("socket", "u8"), ("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")],
+        )
+    ]
+    + [(name, "u1") for name in ("side", "origin", "end")]
+    + [(name, "u8") for name in ("events", "sum", "min", "max", "wait", "unsplit", "sent", "received", "retransmits")]
+    + [("squares", "f8"), ("pid", "u4"), ("srtt_us", "u4")]
+)
+
+
+def rows_of(values: Any) -> Array:
+    """Decoded records of the kernel as rows, those that had an exchange."""
+    measured = values["events"] > 0
+    rows = np.zeros(int(measured.sum()), ROW)
+    for name in ROW["who"].names or ():
+        rows["who"][name] = values[name][measured]
+    for name in (ROW.names or ())[1:]:
+        if name != "squares":
+            rows[name] = values[name][measured]
+    rows["squares"] = values["square_high"][measured] * 2.0**64 + values["square_low"][measured]
+    return rows
+
+
+SUMS = ("events", "sum", "wait", "unsplit", "squares")
+TRANSPORT = ("sent", "received", "retransmits")
+
+
+def merge(rows: Array, groups: Array, summed: tuple[str, ...] = SUMS) -> Array:
+    """Rows of one group added up, in the order of their last ones.
+
+    Args:
+        rows: Of dtype ROW, oldest first.
+        groups: The group of each row, from 0, none left out.
+        summed: Fields that are added up; all others but min, max and origin are the last row's.
+    """
+    count, places = int(groups.max()) + 1, np.arange(len(rows))
+    first, last = np.full(count, len(rows)), np.zeros(count, np.intp)
+    np.minimum.at(first, groups, places)
+    np.maximum.at(last, groups, places)
+    merged = rows[last]
+    merged["origin"] = rows["origin"][first]
+    for name in summed:
+        merged[name] = 0
+        np.add.at(merged[name], groups, rows[name])
+    np.minimum.at(merged["min"], groups, rows["min"])
+    np.maximum.at(merged["max"], groups, rows["max"])
+    return merged[np.argsort(last)]
+
+
+def identity(rows: Array) -> Array:
+    """What tells a row's connection from others, as one opaque value for each."""
+    packed = np.zeros(len(rows), [("who", ROW["who"]), ("origin", "u1")])
+    packed["who"], packed["origin"] = rows["who"], rows["origin"]
+    identity: Array = packed.view(f"V{packed.itemsize}")
+    return identity
+
+
+def merge_evicted(rows: Array) -> Array:
+    """Parts of a connection that left the kernel's table and came again, as one row."""
+    if not (rows["end"] == End.EVICTED).any():
+        return rows
+    who = np.ascontiguousarray(rows["who"]).view(f"V{ROW['who'].itemsize}")
+    _, groups = np.unique(who, return_inverse=True)
+    # The kernel uses a socket's address again: what follows an end that was no eviction is another connection.
+    order = np.argsort(groups, kind="stable")
+    ended = rows["end"][order] != End.EVICTED
+    fresh = np.r_[True, (groups[order][1:] != groups[order][:-1]) | ended[:-1]]
+    numbered = np.empty(len(rows), np.intp)
+    numbered[order] = np.cumsum(fresh) - 1
+    return merge(rows, numbered)

@@ -1,0 +1,135 @@
+"""The latency probe's tables, for people and files."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from probekit import Column, Table
+from probekit.decode import endpoint_text
+from probekit.model import Array
+
+from .values import UNSEEN, End, Origin, Side
+
+_OTHERS = "(other connections)"
+
+
+def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
+    """The main table.
+
+    Args:
+        rows: Connections to list, of dtype `rows.ROW`.
+        others: Those beyond, added up, a row a side.
+        owners: Command names by process id.
+    """
+    rows = rows[np.argsort(-rows["events"].astype(np.int64), kind="stable")]
+    sums = np.concatenate([rows, others])
+    events = sums["events"].astype(np.float64)
+    mean = _ratio(sums["sum"], events)
+    variance = np.maximum(_ratio(sums["squares"], events) - mean**2, 0)
+    split = events - sums["unsplit"]
+    wait = _ratio(sums["wait"], split)
+    listed = np.arange(len(sums)) < len(rows)
+    who = sums["who"]
+    source = np.where(listed, endpoint_text(who["local"], who["local_port"]), _OTHERS)
+    destination = np.where(listed, endpoint_text(who["remote"], who["remote_port"]), _OTHERS)
+    return Table(
+        name="connections",
+        key=_unique([f"{here} -> {there}" for here, there in zip(source.tolist(), destination.tolist(), strict=True)]),
+        columns=(
+            Column("source", source, label=True, help="the socket's own address"),
+            Column("destination", destination, label=True, help="its peer's"),
+            Column("side", _words(Side, sums["side"]), label=True, help="who opened the connection: client or server"),
+            Column("pid", np.where(listed, sums["pid"], 0), label=True, help="process that began the last exchange"),
+            Column("process", np.where(listed, _names(sums["pid"], owners), ""), label=True, help="its command name"),
+            Column("events", sums["events"], total=True, help="requests of a client, services of a server"),
+            Column("min_latency_us", sums["min"] / 1e3, help="shortest"),
+            Column("avg_latency_us", mean / 1e3, help="average"),
+            Column("max_latency_us", sums["max"] / 1e3, help="longest"),
+            Column("std_dev_us", np.sqrt(variance) / 1e3, help="standard deviation"),
+            Column(
+                "avg_wire_us",
+                np.where(sums["side"] == Side.CLIENT, mean - wait, np.nan) / 1e3,
+                help="average of a request's part until its response is at the socket",
+            ),
+            Column("avg_wakeup_us", wait / 1e3, help="average time of data at the socket until handed over"),
+            Column("srtt_us", np.where(listed, sums["srtt_us"], 0), help="the kernel's smoothed round-trip time"),
+            Column("bytes_sent", sums["sent"], total=True, help="over the connection's life, without retransmits"),
+            Column("bytes_received", sums["received"], total=True, help="over the connection's life"),
+            Column("retransmits", sums["retransmits"], total=True, help="segments, over the connection's life"),
+            Column(
+                "state",
+                np.where(listed, _words(End, sums["end"]), "closed"),
+                label=True,
+                help="open or closed; evicted: left, and not seen since",
+            ),
+            Column(
+                "older",
+                listed & (sums["origin"] == Origin.UNSEEN),
+                label=True,
+                help="its beginning was not seen by this run",
+            ),
+        ),
+        headline=("source", "destination", "side", "process", "pid", "events", "avg_latency_us", "max_latency_us"),
+    )
+
+
+def events(batches: list[Any], owners: Mapping[int, str]) -> Table:
+    """Streamed events, a row each.
+
+    Args:
+        batches: Columns of `struct event`, decoded.
+        owners: Command names by process id.
+    """
+    names = ("time", "latency", "wait", "local", "remote", "local_port", "remote_port", "side", "pid", "srtt_us")
+    if batches:
+        values = {name: np.concatenate([batch[name] for batch in batches]) for name in names}
+    else:
+        values = {name: np.zeros((0, 16) if name in ("local", "remote") else 0, "u1") for name in names}
+    source = endpoint_text(values["local"], values["local_port"])
+    destination = endpoint_text(values["remote"], values["remote_port"])
+    return Table(
+        name="events",
+        key=np.arange(len(source)),
+        columns=(
+            Column("time_ns", values["time"], label=True, help="CLOCK_MONOTONIC when it ended"),
+            Column("type", np.where(values["side"] == Side.CLIENT, "request", "service"), label=True),
+            Column("source", source, label=True),
+            Column("destination", destination, label=True),
+            Column("pid", values["pid"], label=True),
+            Column("process", _names(values["pid"], owners), label=True),
+            Column("latency_us", values["latency"] / 1e3),
+            Column("wakeup_us", np.where(values["wait"] == UNSEEN, np.nan, values["wait"] / 1e3)),
+            Column("srtt_us", values["srtt_us"]),
+        ),
+    )
+
+
+def _names(pids: Array, owners: Mapping[int, str]) -> Array:
+    distinct, inverse = np.unique(pids, return_inverse=True)
+    names: Array = np.array([owners.get(pid, "") for pid in distinct.tolist()], dtype=np.str_)
+    return names[inverse] if len(pids) else names
+
+
+def _ratio(total: Array, count: Array) -> Array:
+    """total / count, not a number where there is nothing to divide by."""
+    ratio: Array = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return ratio
+
+
+def _words(kind: type[Side] | type[End], values: Array) -> Array:
+    words: Array = np.array([member.name.lower() for member in kind], dtype=np.str_)[values]
+    return words
+
+
+def _unique(keys: list[str]) -> Array:
+    """Keys with a number where one stands for several connections, one after the other."""
+    if len(set(keys)) < len(keys):
+        seen: dict[str, int] = {}
+        for place, key in enumerate(keys):
+            seen[key] = seen.get(key, 0) + 1
+            if seen[key] > 1:
+                keys[place] = f"{key} #{seen[key]}"
+    return np.array(keys, dtype=np.str_)
