@@ -283,7 +283,7 @@ class Deferred(Sequence[Table]):
 
 @frozen
 class Bucket:
-    """A bucket of a histogram that people read: low <= value < high."""
+    """A bucket of a histogram that people read: low <= value < high, give or take a bucket of the fine one."""
 
     label: str
     low: float

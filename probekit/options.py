@@ -20,8 +20,8 @@ Bytes = NewType("Bytes", int)
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
-_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ns|us|ms|s|m|h|d)")
-_SIZE = re.compile(r"(\d+)\s*([KMG]iB|B|)")
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s|m|h|d)")
+_SIZE = re.compile(r"([0-9]+)\s*([KMG]iB|B|)")
 
 
 def option(

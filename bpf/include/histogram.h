@@ -47,6 +47,9 @@ static __always_inline u32 histogram_bucket(u64 value) {
 static __always_inline void histogram_add(struct histogram *h, u64 value) {
   u32 bucket = histogram_bucket(value);
 
+  if (bucket >= HISTOGRAM_BUCKETS)
+    bucket = HISTOGRAM_BUCKETS - 1;
+  asm volatile("" : "+r"(bucket)); /* clang would merge this test with the next one, and the verifier lose its bound */
   if (bucket < HISTOGRAM_BUCKETS)
     h->buckets[bucket] += 1;
 }

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import hashlib
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+import tempfile
 from pathlib import Path
 
 from ..errors import CompileError, MissingError
 from ..kernel import KernelFacts, libbcc_bpf
 from ..model import AttachPlan, MapSpec, Object, Way
 from ..paths import bpf_folder
-from . import headers, worker
+from . import headers, prune, worker
 from .btf import target_ids
 from .cache import Cache, default_folder
 
@@ -51,17 +52,18 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
         _digest(kernel.btf_digest(), kernel.release, version, Path(headers.__file__).read_bytes()),
         lambda out: headers.make(out, btf, kernel.release, libbcc),
     )
-    request = {
-        "source": str(plan.source),
-        "cflags": [f"-I{path}" for path in _include(plan)]
-        + [f"-D{name}={value}" for name, value in plan.defines.items()],
-        "headers": str(tree),
-    }
-    compiled = _compile(request, plan, kernel, version)
+    with tempfile.TemporaryDirectory(prefix="probekit-") as folder:
+        few = Path(folder, "types.h")
+        few.write_text(_needed_types(tree, plan, libbcc))
+        try:
+            compiled = _compile(plan, kernel, tree, few, version)
+        except CompileError:
+            compiled = _compile(plan, kernel, tree, tree / "include" / "vmlinux.h", version)
     missing = [program for program in plan.programs() if program not in compiled.programs]
     if missing:
         raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
-    cache.store(compiled)
+    with contextlib.suppress(MissingError):  # the next start compiles again; this one need not fail
+        cache.store(compiled)
     return compiled
 
 
@@ -130,7 +132,23 @@ def _digest(*parts: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def _compile(request: Mapping[str, object], plan: AttachPlan, kernel: KernelFacts, compiler: str) -> Object:
+def _needed_types(tree: Path, plan: AttachPlan, libbcc: Path) -> str:
+    include = tree / "include"
+    sources = (*_sources(plan, _include(plan)), include / "linux/kconfig.h")
+    words = prune.words_of(path.read_bytes() for path in sources) | prune.words_of_library(libbcc.read_bytes())
+    return prune.prune((include / "vmlinux.h").read_text(), words)
+
+
+def _compile(plan: AttachPlan, kernel: KernelFacts, tree: Path, types: Path, compiler: str) -> Object:
+    request = {
+        "source": str(plan.source),
+        "cflags": [
+            f'-DPROBEKIT_TYPES="{types}"',
+            *(f"-I{path}" for path in _include(plan)),
+            *(f"-D{name}={value}" for name, value in plan.defines.items()),
+        ],
+        "headers": str(tree),
+    }
     from concurrent.futures import ThreadPoolExecutor  # a warm start has no use for it
 
     process = subprocess.Popen(

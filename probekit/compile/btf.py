@@ -32,8 +32,6 @@ def target_ids(btf: bytes, functions: Iterable[str], tracepoints: Iterable[str])
     """
     if len(btf) < 24:
         raise ValueError("not BTF")
-    if len(btf) < 24:
-        raise ValueError("not BTF")
     magic, _version, _flags, head, type_at, type_size, string_at, string_size = struct.unpack_from("=HBBIIIII", btf)
     if magic != _MAGIC:
         raise ValueError("not BTF")

@@ -88,15 +88,25 @@ class Cache:
         return found if compiler in (None, found.compiler) else None
 
     def store(self, compiled: Object) -> None:
-        """Keeps an object."""
-        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
-            fresh = Path(file.name)
-            file.write(encode(compiled))
+        """Keeps an object.
+
+        Raises:
+            MissingError: It cannot be written.
+        """
         try:
-            fresh.replace(self._path(compiled.key))
-        except OSError:
-            fresh.unlink()
-            raise
+            self._write(self._path(compiled.key), encode(compiled))
+        except OSError as error:
+            raise MissingError(f"nothing can be kept in {self.folder}: {error.strerror}") from error
+
+    def _write(self, path: Path, content: bytes) -> None:
+        with tempfile.NamedTemporaryFile(dir=self.folder, delete=False) as file:
+            try:
+                file.write(content)
+                file.flush()
+                Path(file.name).replace(path)
+            except OSError:
+                Path(file.name).unlink()
+                raise
 
     def tree(self, key: str, make: Callable[[Path], None]) -> Path:
         """The header tree of a key, made where it is not there yet."""

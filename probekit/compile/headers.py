@@ -1,8 +1,9 @@
 """A header tree that bcc accepts, made from a kernel's BTF, so that no kernel-headers package is needed.
 
 bcc includes `include/linux/kconfig.h` of the kernel's source folder before anything else, then its own bpf.h and
-helpers.h. Ours brings every kernel type in (vmlinux.h), keeps bcc's bpf.h out by defining its guard, and defines what
-helpers.h and probes expect that BTF has not: macros, and the numbers of helpers that are younger than the kernel.
+helpers.h. Ours brings the kernel's types in (vmlinux.h, or what `prune` left of it), keeps bcc's bpf.h out by defining
+its guard, and defines what helpers.h and probes expect that BTF has not: macros, and the numbers of helpers that are
+younger than the kernel.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ _KCONFIG = """\
 #pragma clang diagnostic ignored "-Wunknown-attributes"
 #pragma clang diagnostic ignored "-Wmissing-declarations"
 #pragma clang diagnostic ignored "-Wduplicate-decl-specifier"
-#include "../vmlinux.h"
+#include PROBEKIT_TYPES
 #pragma clang diagnostic pop
 #define NULL ((void *)0)
 #define __always_inline inline __attribute__((always_inline))

@@ -35,14 +35,18 @@ def prepare(template: str) -> None:
     Raises:
         ExportError: The folder is missing, or may not be written.
     """
-    folder = Path(template).parent
-    if template != "-" and "{probe}" not in str(folder):
-        if not folder.is_dir():
-            raise ExportError(f"{template}: the folder {folder} does not exist")
-        if not os.access(folder, os.W_OK):
-            raise ExportError(f"{template}: the folder {folder} may not be written")
-        if Path(template).is_dir():
-            raise ExportError(f"{template}: is a folder")
+    path = Path(template)
+    folder = path.parent
+    if template == "-" or "{probe}" in str(folder):
+        return
+    if path.is_dir():
+        raise ExportError(f"{template}: is a folder")
+    if _is_special(path):
+        return
+    if not folder.is_dir():
+        raise ExportError(f"{template}: the folder {folder} does not exist")
+    if not os.access(folder, os.W_OK):
+        raise ExportError(f"{template}: the folder {folder} may not be written")
 
 
 def write(path: str, text: str) -> None:

@@ -9,6 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
+from probekit.compile import cache as cache_module
 from probekit.compile.cache import Cache, decode, default_folder, encode
 from probekit.errors import MissingError
 from probekit.model import MapSpec, Object
@@ -74,14 +75,30 @@ def test_storing_leaves_the_object_and_nothing_else(cache: Cache) -> None:
     assert cache.load(_KEY) == _OBJECT
 
 
-def test_what_cannot_be_stored_leaves_nothing(cache: Cache, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("owner_and_name", [(Path, "replace"), (cache_module, "encode")], ids=["renaming", "writing"])
+def test_what_cannot_be_stored_leaves_nothing(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch, owner_and_name: tuple[object, str]
+) -> None:
     def refuse(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(Path, "replace", refuse)
-    with pytest.raises(OSError, match="No space"):
+    monkeypatch.setattr(*owner_and_name, refuse)
+    with pytest.raises(MissingError, match="nothing can be kept in .*: No space"):
         cache.store(_OBJECT)
     assert list(cache.folder.iterdir()) == []
+
+
+def test_an_object_is_loaded_for_the_bcc_that_made_it_or_where_that_does_not_matter(cache: Cache) -> None:
+    cache.store(_OBJECT)
+    assert cache.load(_KEY, _OBJECT.compiler) == _OBJECT
+    assert cache.load(_KEY, "another") is None
+    assert cache.load(_KEY) == _OBJECT
+
+
+def test_nothing_is_loaded_from_a_folder_that_others_may_write(cache: Cache) -> None:
+    cache.store(_OBJECT)
+    cache.folder.chmod(0o777)
+    assert cache.load(_KEY) is None
 
 
 def test_a_byte_changed_anywhere_is_noticed() -> None:

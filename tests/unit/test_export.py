@@ -345,6 +345,17 @@ def test_a_folder_that_may_not_be_written_is_found_before_anything_is_measured(t
 
 
 @_each_file
+def test_what_is_written_as_it_is_needs_no_folder_that_may_be_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    with _FILES[kind](pipe):
+        pass
+
+
+@_each_file
 def test_a_folder_in_the_files_place_is_found_before_anything_is_measured(tmp_path: Path, kind: str) -> None:
     with pytest.raises(ExportError, match=str(tmp_path)):
         _FILES[kind](tmp_path).__enter__()
