@@ -11,9 +11,9 @@
  *
  * Helper calls are what an event costs: the time, the owner once an exchange, and nothing else on most of them.
  *
- * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, SAMPLE, OUTLIER_NS, OWNERS, CLOSED_PAGES,
- * CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of decode.py: SIDE_*, ORIGIN_*, END_*,
- * MEASURE_*.
+ * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, PICKUP, SAMPLE, OUTLIER_NS, OWNERS,
+ * CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of decode.py: SIDE_*, ORIGIN_*,
+ * END_*, MEASURE_*.
  */
 #include "histogram.h"
 #include "moments.h"
@@ -510,7 +510,9 @@ ON_FIRST_ARGUMENT(receive, receive)
 static __always_inline void arrived(struct connection *c) {
   if (c->endpoint.side == SIDE_SERVER && c->start)
     c->endpoint.more = 1;
-  else if (!c->ready && (c->start || c->endpoint.side == SIDE_SERVER))
+  else if (!c->ready && c->endpoint.side == SIDE_SERVER)
+    c->ready = PICKUP ? bpf_ktime_get_ns() : UNTIMED;
+  else if (!c->ready && c->start)
     c->ready = c->start == UNTIMED ? UNTIMED : bpf_ktime_get_ns();
 }
 

@@ -34,6 +34,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         "SIDES": len(Side),
         "WAYS": _WAYS,
         "LOCKS": _LOCKS,
+        "PICKUP": int(config.pickup),
         # 1/32 more slots than connections: two sets to choose from fill up evenly, not perfectly
         "SETS": -(-config.max_connections * 33 // (32 * _WAYS)),
         "SAMPLE": min(round(config.sample * 2**32), 2**32 - 1),

@@ -19,6 +19,9 @@ class LatencyConfig:
     mode: Literal["aggregate", "events"] = option(
         "aggregate", help="aggregate counts in the kernel; events streams every request and service to the exporters"
     )
+    pickup: bool = option(
+        False, help="also time what a server's request waits for the program; costs one more reading of the clock"
+    )
     sample: float = option(
         1.0, help="share of the exchanges that are measured, decided in the kernel for each",
         allowed="above 0 and at most 1", check=lambda v: 0 < v <= 1,
