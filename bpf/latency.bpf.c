@@ -23,7 +23,8 @@
 #define TCP_DATA_OFFSET 12 /* of the byte in struct tcphdr that has the header's length */
 
 #define UNSEEN ~0ULL
-#define TICK 24   /* 2^24 ns = 17 ms: how old a connection's transport figures may be against its last exchange */
+#define TICK 16           /* 2^16 ns = 65 us: who was used longest ago */
+#define TRANSPORT_TICKS 8 /* 2^(16+8) ns = 17 ms: how old transport figures may be against the last exchange */
 #define UNTIMED 1 /* in place of a time: it happened, but this exchange is sampled out or the time was not seen */
 
 struct endpoint {
@@ -258,18 +259,20 @@ static __always_inline u32 count_free(u32 set, u32 home, u32 *vacant) {
 
 /* The slot of two sets that was used longest ago. */
 static __always_inline u32 oldest_of(u32 first, u32 second) {
-  u64 longest = ~0U, oldest = first * WAYS;
+  u32 now = bpf_ktime_get_ns() >> TICK;
+  u64 longest = 0, oldest = first * WAYS;
 
 #pragma unroll
   for (u32 i = 0; i < 2 * WAYS; i++) {
     u32 slot = (i < WAYS ? first : second) * WAYS + i % WAYS;
     struct connection *c = connections.lookup(&slot);
-    u64 older;
+    u64 age, older;
 
     if (!c)
       break;
-    older = if_negative(c->used - longest);
-    longest = (longest & ~older) | (c->used & older);
+    age = (u32)(now - c->used);
+    older = if_negative(longest - age);
+    longest = (longest & ~older) | (age & older);
     oldest = (oldest & ~older) | (slot & older);
   }
   return oldest;
@@ -376,12 +379,16 @@ static __always_inline void own(struct connection *c) {
   owners.update(&pid, &owner);
 }
 
-static __always_inline u64 begin(void) {
+static __always_inline u64 begin(struct connection *c) {
+  u64 now;
+
   if (SAMPLE != 0xffffffff && bpf_get_prandom_u32() > SAMPLE) {
     COUNT(sampled_out);
     return UNTIMED;
   }
-  return bpf_ktime_get_ns();
+  now = bpf_ktime_get_ns();
+  c->used = now >> TICK;
+  return now;
 }
 
 #ifdef EVENT_PAGES
@@ -436,10 +443,9 @@ static __always_inline void finish(struct connection *c, struct sock *sk, u64 no
   c->sum += latency;
   add_square(&c->square_low, &high, latency);
   c->square_high = high;
-  if (c->used != (u32)(now >> TICK) || !c->events) {
-    c->used = now >> TICK;
+  if ((c->used ^ (u32)(now >> TICK)) >> TRANSPORT_TICKS || !c->events)
     read_transport(c, sk, direct);
-  }
+  c->used = now >> TICK;
   c->events += 1;
 #ifdef EVENT_PAGES
   emit(c, now, latency, wait);
@@ -464,7 +470,7 @@ static __always_inline void send(struct sock *sk, bool direct) {
   if (c->endpoint.side == SIDE_CLIENT) {
     if (c->start) /* more of a request, or another one before the answer */
       return;
-    c->start = begin();
+    c->start = begin(c);
     c->ready = 0;
     own(c);
     return;
@@ -492,7 +498,7 @@ static __always_inline void receive(struct sock *sk, bool direct) {
     if (c->start) { /* more of a request, or another one before the answer */
       c->endpoint.more = 0;
     } else if (c->ready) {
-      c->start = begin();
+      c->start = begin(c);
       own(c);
     }
     return;
