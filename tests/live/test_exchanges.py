@@ -29,7 +29,9 @@ class Pair:
 
     def rows(self, probe: Probe) -> tuple[Any, Any]:
         """The client's and the server's row; None for a side without an exchange."""
-        found = {row["source"]: row for row in probe.result()["connections"].values()}
+        result = probe.result()
+        assert not any(result["lost"].values()), result["lost"]
+        found = {row["source"]: row for row in result["connections"].values()}
         client, server = (found.get(name) for name in self.names)
         return client, server
 
@@ -203,12 +205,14 @@ def test_more_connections_than_there_is_room_for_keep_their_figures(
     running = probe("latency", "--set", "probe.latency.max_connections=64")
     time.sleep(1)  # the reader of the ring buffer begins a moment after the programs
     pairs = [pair(backlog=8) for _ in range(100)]
+    busy = pair()
     for _ in range(3):
         for ends in pairs:
-            ends.client.send(b"?")
-            ends.server.recv(9)
-            ends.server.send(b"!")
-            ends.client.recv(9)
+            for each in (ends, busy):
+                each.client.send(b"?")
+                each.server.recv(9)
+                each.server.send(b"!")
+                each.client.recv(9)
     result = running.result()
     rows = {row["source"]: row for row in result["connections"].values()}
     assert result["connections_evicted"] > 100
@@ -216,6 +220,7 @@ def test_more_connections_than_there_is_room_for_keep_their_figures(
     events = [rows.get(ends.names[0], {"events": 0})["events"] for ends in pairs]
     assert events.count(3) >= 90  # all but those that had to leave with a request under way
     assert 300 - result["unanswered"] <= sum(events) <= 300
+    assert [rows[name]["events"] for name in busy.names] == [300, 300]  # never used longest ago
 
 
 def test_a_second_ctrl_c_ends_a_run_that_hangs_in_an_exporter(tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import json
 import signal
 import subprocess
@@ -12,11 +13,10 @@ from .conftest import Probe, benchmark
 
 def program_ids(pid: int) -> set[int]:
     """BPF programs that a process holds."""
-    ids = set()
+    ids: set[int] = set()
     for info in Path(f"/proc/{pid}/fdinfo").iterdir():
-        for line in info.read_text().splitlines():
-            if line.startswith("prog_id:"):
-                ids.add(int(line.split()[1]))
+        with contextlib.suppress(FileNotFoundError):  # a file that it has closed since
+            ids |= {int(line.split()[1]) for line in info.read_text().splitlines() if line.startswith("prog_id:")}
     return ids
 
 
