@@ -56,7 +56,7 @@ def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap) -> De
         probe: The probe's name.
         config: An instance of its configuration class.
         source: The source, one of those of the plan.
-        map: The map behind it, with its dtypes as the compiler laid them out.
+        map: The map behind it, with its layout as the compiler has it.
 
     Returns:
         A function that is called with each batch of that source.

@@ -52,7 +52,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
     ]
     if config.mode == "events":
         defines["EVENT_PAGES"] = config.buffer // _PAGE
-        defines["EVENT_WAKE"] = _EVENT_WAKE
+        defines["EVENT_WAKE"] = min(_EVENT_WAKE, config.buffer // 512)  # a few times a buffer
         sources.insert(0, Source("events", SourceKind.RING))
     else:
         sources.append(Source("histograms", SourceKind.PERCPU))
