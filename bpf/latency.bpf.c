@@ -12,7 +12,7 @@
  * Helper calls are what an event costs: the time, the owner once an exchange, and nothing else on most of them.
  *
  * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, PICKUP, SAMPLE, OUTLIER_NS, OWNERS,
- * CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of decode.py: SIDE_*, ORIGIN_*,
+ * CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of values.py: SIDE_*, ORIGIN_*,
  * END_*, MEASURE_*.
  */
 #include "histogram.h"

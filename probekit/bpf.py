@@ -18,8 +18,6 @@ from .kernel import KPROBE_PMU, libbcc_bpf
 from .model import Way
 
 # enum bpf_map_type, enum bpf_prog_type and enum bpf_attach_type of the kernel's uapi/linux/bpf.h
-MAP_TYPE_ARRAY = 2
-MAP_TYPE_PERCPU_ARRAY = 6
 MAP_TYPE_RINGBUF = 27
 PROG_TYPE_KPROBE = 2
 PROG_TYPE_TRACING = 26

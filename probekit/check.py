@@ -11,7 +11,7 @@ from attrs import frozen
 from . import bpf, install
 from .compile import compile_plan, find_libbcc
 from .errors import MissingError, ProbekitError
-from .kernel import KernelFacts, find_bpftool
+from .kernel import PRIVILEGES, WITH_BTF, KernelFacts, find_bpftool
 from .load import Loaded
 from .model import AttachPoint
 from .pipeline import Planned
@@ -39,11 +39,11 @@ def machine(kernel: KernelFacts) -> Iterator[Fact]:
     yield Fact("kernel", None, f"{kernel.release} on {kernel.machine}, {kernel.cpus} CPUs possible")
     yield Fact(
         "privileges", kernel.privileged, ", ".join(sorted(kernel.capabilities)) or f"none, as user {os.geteuid()}",
-        "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+        PRIVILEGES,
     )  # fmt: skip
     yield Fact(
         "BTF", kernel.btf is not None, str(kernel.btf) if kernel.btf else "missing",
-        "boot a kernel built with CONFIG_DEBUG_INFO_BTF; all current distributions' are",
+        WITH_BTF,
     )  # fmt: skip
     yield Fact("kprobes", None, "yes" if kernel.kprobes else "no: this kernel was built without them")
     try:

@@ -235,7 +235,7 @@ def _privileged(btf: Path | None = None) -> kernel.KernelFacts:
     if not facts.privileged:
         raise MissingError(
             f"user {os.geteuid()} may not load programs into the kernel",
-            "run as root (sudo), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN",
+            kernel.PRIVILEGES,
         )
     return facts
 

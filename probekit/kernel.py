@@ -10,10 +10,13 @@ import platform
 import shutil
 from pathlib import Path
 
-from attrs import field, frozen
+from attrs import frozen
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
+PRIVILEGES = "run as root (sudo), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+WITH_BTF = "boot a kernel built with CONFIG_DEBUG_INFO_BTF; all current distributions' are"
+WITH_BCC = "install your distribution's python3-bpfcc; `probekit check` has the command"
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 
 
@@ -34,7 +37,6 @@ class KernelFacts:
     cpus: int
     btf: Path | None
     capabilities: frozenset[str]
-    _cache: dict[str, bytes] = field(factory=dict, eq=False, repr=False)
 
     @property
     def privileged(self) -> bool:
@@ -43,13 +45,11 @@ class KernelFacts:
 
     def btf_bytes(self) -> bytes:
         """The kernel's BTF, read once; empty without one."""
-        if self.btf is None:
-            return b""
-        return self._cache.setdefault("btf", self.btf.read_bytes())
+        return _read_once(self.btf) if self.btf is not None else b""
 
     def btf_digest(self) -> str:
         """A digest of the kernel's types."""
-        return hashlib.sha256(self.btf_bytes()).hexdigest()
+        return _digest_once(self.btf) if self.btf is not None else ""
 
     def has_name(self, name: str) -> bool:
         """Whether a type, function, member or enumerator of this name is in the kernel's BTF."""
@@ -60,9 +60,15 @@ class KernelFacts:
         """Whether it was built with kprobes (CONFIG_KPROBES)."""
         return self.has_name("register_kprobe")
 
-    def has_tracepoint(self, name: str) -> bool:
-        """Whether there is a raw tracepoint of this name."""
-        return self.has_name(f"btf_trace_{name}")
+
+@functools.cache
+def _read_once(path: Path) -> bytes:
+    return path.read_bytes()
+
+
+@functools.cache
+def _digest_once(path: Path) -> str:
+    return hashlib.sha256(_read_once(path)).hexdigest()
 
 
 def _capabilities() -> frozenset[str]:

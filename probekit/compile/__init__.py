@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ..errors import CompileError, MissingError
-from ..kernel import KernelFacts, libbcc_bpf
+from ..kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
 from ..model import AttachPlan, MapSpec, Object, Way
 from ..paths import bpf_folder
 from . import headers, prune, worker
@@ -36,10 +36,7 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
     """
     btf = kernel.btf
     if btf is None:
-        raise MissingError(
-            "this kernel has no BTF (/sys/kernel/btf/vmlinux is missing)",
-            "boot a kernel built with CONFIG_DEBUG_INFO_BTF; all current distributions' are",
-        )
+        raise MissingError("this kernel has no BTF (/sys/kernel/btf/vmlinux is missing)", WITH_BTF)
     cache = cache or Cache(default_folder())
     cache.prepare()
     libbcc = find_libbcc()
@@ -56,9 +53,9 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
         few = Path(folder, "types.h")
         few.write_text(_needed_types(tree, plan, libbcc))
         try:
-            compiled = _compile(plan, kernel, tree, few, version)
+            compiled = _compile(plan, kernel, tree, few, key, version)
         except CompileError:
-            compiled = _compile(plan, kernel, tree, tree / "include" / "vmlinux.h", version)
+            compiled = _compile(plan, kernel, tree, tree / "include" / "vmlinux.h", key, version)
     missing = [program for program in plan.programs() if program not in compiled.programs]
     if missing:
         raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
@@ -104,7 +101,7 @@ def find_libbcc() -> Path:
                 library = Path(path).with_name("libbcc.so.0")
                 if library.exists():
                     return library
-    raise MissingError("bcc is missing", "install your distribution's python3-bpfcc; `probekit check` has the command")
+    raise MissingError("bcc is missing", WITH_BCC)
 
 
 def _include(plan: AttachPlan) -> list[Path]:
@@ -139,7 +136,7 @@ def _needed_types(tree: Path, plan: AttachPlan, libbcc: Path) -> str:
     return prune.prune((include / "vmlinux.h").read_text(), words)
 
 
-def _compile(plan: AttachPlan, kernel: KernelFacts, tree: Path, types: Path, compiler: str) -> Object:
+def _compile(plan: AttachPlan, kernel: KernelFacts, tree: Path, types: Path, key: str, compiler: str) -> Object:
     request = {
         "source": str(plan.source),
         "cflags": [
@@ -172,7 +169,7 @@ def _compile(plan: AttachPlan, kernel: KernelFacts, tree: Path, types: Path, com
         raise CompileError(f"bcc refuses {request['source']}:\n{messages.strip()}")
     answer = json.loads(out)
     return Object(
-        key=object_key(plan, kernel),
+        key=key,
         compiler=compiler,
         maps=tuple(MapSpec(**spec) for spec in answer["maps"]),
         programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},

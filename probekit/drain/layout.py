@@ -7,6 +7,11 @@ from typing import Any
 import numpy as np
 
 
+def round8(size: int) -> int:
+    """A size with the padding that the kernel gives to elements of arrays and records of ring buffers."""
+    return (size + 7) & ~7
+
+
 def as_dtype(description: Any) -> np.dtype[Any]:
     """The dtype of a description in an object.
 

@@ -10,13 +10,13 @@ import numpy as np
 
 from .. import bpf
 from ..model import Array, Batch, LiveMap, Source
-from .layout import as_dtype
+from .layout import as_dtype, round8
 
 
 def _slot(live: LiveMap) -> np.dtype[Any]:
     """A value with its padding: the kernel rounds elements of arrays up to 8 bytes (array_map_alloc)."""
     value = as_dtype(live.value)
-    return np.dtype({"names": ["value"], "formats": [value], "itemsize": (value.itemsize + 7) & ~7})
+    return np.dtype({"names": ["value"], "formats": [value], "itemsize": round8(value.itemsize)})
 
 
 class TableReader:

@@ -13,14 +13,10 @@ import threading
 import numpy as np
 
 from ..model import Array, Batch, LiveMap, Source
-from .layout import as_dtype
+from .layout import as_dtype, round8
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
 _HEAD = 8
-
-
-def _round8(size: int) -> int:
-    return (size + 7) & ~7
 
 
 class RingReader:
@@ -38,7 +34,7 @@ class RingReader:
         self.foreign = 0
         self._name = source.map
         self._value = as_dtype(live.value)
-        self._step = _HEAD + _round8(self._value.itemsize)
+        self._step = _HEAD + round8(self._value.itemsize)
         self._record = np.dtype(
             {"names": ["head", "value"], "formats": ["=u4", self._value], "offsets": [0, _HEAD], "itemsize": self._step}
         )
@@ -72,7 +68,7 @@ class RingReader:
                 if not head & _DISCARDED and length != self._value.itemsize:
                     self.foreign += 1
                 if head != self._value.itemsize:
-                    at += _HEAD + _round8(length)
+                    at += _HEAD + round8(length)
         values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
         self._barrier()
         self._consumer[0] = consumed + at

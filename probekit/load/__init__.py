@@ -14,7 +14,7 @@ from types import TracebackType
 
 from .. import bpf
 from ..errors import AttachError, LoadError
-from ..kernel import KernelFacts
+from ..kernel import PRIVILEGES, KernelFacts
 from ..model import Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Refusal, Way
 
 _INSTRUCTION = 8
@@ -164,7 +164,7 @@ def _last_words(log: str) -> str:
 
 
 def _privileges(kernel: KernelFacts) -> str:
-    return "" if kernel.privileged else "run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
+    return "" if kernel.privileged else PRIVILEGES
 
 
 __all__ = ["Loaded"]

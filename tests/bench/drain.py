@@ -15,7 +15,7 @@ from typing import Any
 from . import peers
 
 SECONDS = 3.0
-BURST, PAGES, PAGE = 16, 4096, 4096
+BURST, PAGES = 16, 4096
 NR_GETPPID = 110 if os.uname().machine == "x86_64" else 173
 NO_WAKEUP = 1
 

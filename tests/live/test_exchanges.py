@@ -27,6 +27,13 @@ class Pair:
             self.server, _ = listener.accept()
         self.names = ["{}:{}".format(*end.getsockname()) for end in (self.client, self.server)]
 
+    def exchange(self) -> None:
+        """A request and its response, with nothing in between."""
+        self.client.send(b"?")
+        self.server.recv(9)
+        self.server.send(b"!")
+        self.client.recv(9)
+
     def rows(self, probe: Probe) -> tuple[Any, Any]:
         """The client's and the server's row; None for a side without an exchange."""
         result = probe.result()
@@ -91,10 +98,7 @@ def test_a_second_send_before_the_answer_does_not_move_the_start(
     running, ends = probe("latency"), pair()
     ends.client.send(b"?")
     time.sleep(PAUSE)
-    ends.client.send(b"?")
-    ends.server.recv(9)
-    ends.server.send(b"!")
-    ends.client.recv(9)
+    ends.exchange()
     client, server = ends.rows(running)
     assert (client["events"], server["events"]) == (1, 1)
     assert client["min_latency_us"] > PAUSE * 1e6
@@ -159,10 +163,7 @@ def test_a_connection_older_than_the_probe_has_the_right_side(
     ends = pair()
     running = probe("latency")
     for _ in range(5):
-        ends.client.send(b"?")
-        ends.server.recv(9)
-        ends.server.send(b"!")
-        ends.client.recv(9)
+        ends.exchange()
     client, server = ends.rows(running)
     assert (client["side"], client["older"], client["events"]) == ("client", True, 5)
     assert (server["side"], server["older"]) == ("server", True)
@@ -186,10 +187,7 @@ def test_a_sample_of_the_exchanges_is_decided_in_the_kernel(
 ) -> None:
     running, ends = probe("latency", "--set", "probe.latency.sample=0.25"), pair()
     for _ in range(2000):
-        ends.client.send(b"?")
-        ends.server.recv(9)
-        ends.server.send(b"!")
-        ends.client.recv(9)
+        ends.exchange()
     result = running.result()
     client, server = (
         next(row for row in result["connections"].values() if row["source"] == name) for name in ends.names
@@ -209,10 +207,7 @@ def test_more_connections_than_there_is_room_for_keep_their_figures(
     for _ in range(3):
         for ends in pairs:
             for each in (ends, busy):
-                each.client.send(b"?")
-                each.server.recv(9)
-                each.server.send(b"!")
-                each.client.recv(9)
+                each.exchange()
     result = running.result()
     rows = {row["source"]: row for row in result["connections"].values()}
     assert result["connections_evicted"] > 100
