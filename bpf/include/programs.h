@@ -21,12 +21,13 @@ static __always_inline u64 address_of(void *pointer) {
   return -number;
 }
 
-/* pointer->field, by a plain load where the verifier allows it. */
+/* pointer->field, by a plain load where the verifier allows it. Volatile: clang would widen a load, or make one of two,
+ * and the verifier lets none reach beyond its field. */
 #define READ(direct, pointer, field) \
   ({ \
     typeof((pointer)->field) value_ = 0; \
     if (direct) \
-      value_ = (pointer)->field; \
+      value_ = *(volatile typeof(value_) *)&(pointer)->field; \
     else \
       bpf_probe_read_kernel(&value_, sizeof(value_), &(pointer)->field); \
     value_; \

@@ -15,11 +15,11 @@ from ..errors import CompileError, MissingError
 from ..kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
 from ..model import AttachPlan, MapSpec, Object, Way
 from ..paths import bpf_folder
-from . import headers, prune, worker
-from .btf import target_ids
+from . import headers, layouts, prune, worker
+from .btf import Types, target_ids
 from .cache import Cache, default_folder
 
-_FORMAT = "1"  # changes whenever an object of an older probekit cannot be loaded any more
+_FORMAT = "2"  # changes whenever an object of an older probekit cannot be loaded any more
 
 
 def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = None) -> Object:
@@ -49,13 +49,15 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
         _digest(kernel.btf_digest(), kernel.release, version, Path(headers.__file__).read_bytes()),
         lambda out: headers.make(out, btf, kernel.release, libbcc),
     )
+    types = Types(kernel.btf_bytes())
     with tempfile.TemporaryDirectory(prefix="probekit-") as folder:
-        few = Path(folder, "types.h")
-        few.write_text(_needed_types(tree, plan, libbcc))
+        header = Path(folder, "types.h")
+        header.write_text(_needed_types(tree, plan, libbcc, types))
         try:
-            compiled = _compile(plan, kernel, tree, few, key, version)
+            compiled = _compile(plan, types, tree, header, key, version)
         except CompileError:
-            compiled = _compile(plan, kernel, tree, tree / "include" / "vmlinux.h", key, version)
+            header.write_text(_all_types(tree, plan, types))
+            compiled = _compile(plan, types, tree, header, key, version)
     missing = [program for program in plan.programs() if program not in compiled.programs]
     if missing:
         raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
@@ -129,49 +131,47 @@ def _digest(*parts: object) -> str:
     return digest.hexdigest()[:32]
 
 
-def _needed_types(tree: Path, plan: AttachPlan, libbcc: Path) -> str:
+def _needed_types(tree: Path, plan: AttachPlan, libbcc: Path, types: Types) -> str:
     include = tree / "include"
-    sources = (*_sources(plan, _include(plan)), include / "linux/kconfig.h")
-    words = prune.words_of(path.read_bytes() for path in sources) | prune.words_of_library(libbcc.read_bytes())
-    return prune.prune((include / "vmlinux.h").read_text(), words)
+    words = _words(plan, include / "linux/kconfig.h") | prune.words_of_library(libbcc.read_bytes())
+    return layouts.exact(prune.prune((include / "vmlinux.h").read_text(), words), types)
 
 
-def _compile(plan: AttachPlan, kernel: KernelFacts, tree: Path, types: Path, key: str, compiler: str) -> Object:
+def _all_types(tree: Path, plan: AttachPlan, types: Types) -> str:
+    return layouts.exact((tree / "include" / "vmlinux.h").read_text(), types, asserted=_words(plan))
+
+
+def _words(plan: AttachPlan, *more: Path) -> set[str]:
+    return prune.words_of(path.read_bytes() for path in (*_sources(plan, _include(plan)), *more))
+
+
+def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str, compiler: str) -> Object:
     request = {
         "source": str(plan.source),
         "cflags": [
-            f'-DPROBEKIT_TYPES="{types}"',
+            f'-DPROBEKIT_TYPES="{header}"',
+            "-fms-extensions",  # kernels from 7 on embed a named struct without naming the member
             *(f"-I{path}" for path in _include(plan)),
             *(f"-D{name}={value}" for name, value in plan.defines.items()),
         ],
         "headers": str(tree),
     }
-    from concurrent.futures import ThreadPoolExecutor  # a warm start has no use for it
-
-    process = subprocess.Popen(
-        [sys.executable, "-I", worker.__file__],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
+    process = subprocess.run(
+        [sys.executable, "-I", worker.__file__], input=json.dumps(request), capture_output=True, text=True, check=False
     )
-    with ThreadPoolExecutor(1) as pool:
-        answering = pool.submit(process.communicate, json.dumps(request))
-        targets = target_ids(kernel.btf_bytes(), **_targets(plan))  # while bcc compiles
-        out, messages = answering.result()
     if process.returncode == worker.NO_BCC:
         raise MissingError(
-            f"Python's bcc is missing: {messages.strip()}",
+            f"Python's bcc is missing: {process.stderr.strip()}",
             "install your distribution's python3-bpfcc, and make the virtual environment with "
             "--system-site-packages; the package named bcc on PyPI is something else",
         )
     if process.returncode:
-        raise CompileError(f"bcc refuses {request['source']}:\n{messages.strip()}")
-    answer = json.loads(out)
+        raise CompileError(f"bcc refuses {request['source']}:\n{process.stderr.strip()}")
+    answer = json.loads(process.stdout)
     return Object(
         key=key,
         compiler=compiler,
         maps=tuple(MapSpec(**spec) for spec in answer["maps"]),
         programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},
-        targets=targets,
+        targets=target_ids(types, **_targets(plan)),
     )

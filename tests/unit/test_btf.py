@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from probekit.compile.btf import target_ids
+from probekit.compile.btf import Types, target_ids
 
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VOLATILE, _CONST = range(1, 11)
 _RESTRICT, _FUNC, _PROTO, _VAR, _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(11, 20)
@@ -71,7 +71,7 @@ def test_functions_and_tracepoints_are_found_behind_every_kind_of_type() -> None
     _every_kind(blob)
     second = blob.add(_TYPEDEF, "btf_trace_tcp_probe")
     third = blob.add(_FUNC, "tcp_recvmsg", vlen=2)
-    assert target_ids(blob.pack(), ["tcp_recvmsg", "tcp_sendmsg"], ["tcp_probe"]) == {
+    assert target_ids(Types(blob.pack()), ["tcp_recvmsg", "tcp_sendmsg"], ["tcp_probe"]) == {
         "fentry:tcp_sendmsg": first,
         "tracepoint:tcp_probe": second,
         "fentry:tcp_recvmsg": third,
@@ -82,9 +82,11 @@ def test_names_that_are_absent_are_left_out() -> None:
     blob = _Blob()
     there = blob.add(_FUNC, "tcp_sendmsg")
     blob.add(_TYPEDEF, "btf_trace_tcp_probe")
-    found = target_ids(blob.pack(), ["tcp_sendmsg", "tcp", "sendmsg", "tcp_sendmsg_locked"], ["tcp", "probe", "no"])
+    found = target_ids(
+        Types(blob.pack()), ["tcp_sendmsg", "tcp", "sendmsg", "tcp_sendmsg_locked"], ["tcp", "probe", "no"]
+    )
     assert found == {"fentry:tcp_sendmsg": there}
-    assert target_ids(blob.pack(), [], []) == {}
+    assert target_ids(Types(blob.pack()), [], []) == {}
 
 
 def test_a_name_of_another_kind_is_not_taken() -> None:
@@ -92,10 +94,10 @@ def test_a_name_of_another_kind_is_not_taken() -> None:
     blob.add(_STRUCT, "tcp_sendmsg")
     blob.add(_FUNC, "btf_trace_tcp_probe")
     blob.add(_TYPEDEF, "tcp_sendmsg")
-    assert target_ids(blob.pack(), ["tcp_sendmsg"], ["tcp_probe"]) == {}
+    assert target_ids(Types(blob.pack()), ["tcp_sendmsg"], ["tcp_probe"]) == {}
     function = blob.add(_FUNC, "tcp_sendmsg")
     typedef = blob.add(_TYPEDEF, "btf_trace_tcp_probe")
-    assert target_ids(blob.pack(), ["tcp_sendmsg"], ["tcp_probe"]) == {
+    assert target_ids(Types(blob.pack()), ["tcp_sendmsg"], ["tcp_probe"]) == {
         "fentry:tcp_sendmsg": function,
         "tracepoint:tcp_probe": typedef,
     }
@@ -105,7 +107,7 @@ def test_a_function_and_a_tracepoint_of_one_name_are_two() -> None:
     blob = _Blob()
     typedef = blob.add(_TYPEDEF, "btf_trace_sk_data_ready")
     function = blob.add(_FUNC, "sk_data_ready")
-    assert target_ids(blob.pack(), ["sk_data_ready"], ["sk_data_ready"]) == {
+    assert target_ids(Types(blob.pack()), ["sk_data_ready"], ["sk_data_ready"]) == {
         "fentry:sk_data_ready": function,
         "tracepoint:sk_data_ready": typedef,
     }
@@ -114,7 +116,7 @@ def test_a_function_and_a_tracepoint_of_one_name_are_two() -> None:
 def test_a_longer_head_of_a_later_version_is_skipped() -> None:
     blob = _Blob()
     there = blob.add(_FUNC, "tcp_sendmsg")
-    assert target_ids(blob.pack(head=32), ["tcp_sendmsg"], []) == {"fentry:tcp_sendmsg": there}
+    assert target_ids(Types(blob.pack(head=32)), ["tcp_sendmsg"], []) == {"fentry:tcp_sendmsg": there}
 
 
 @pytest.mark.parametrize("magic", [0, 0x9FEB, 0xEB9E])
@@ -122,13 +124,13 @@ def test_another_magic_number_is_not_btf(magic: int) -> None:
     blob = _Blob()
     blob.add(_FUNC, "tcp_sendmsg")
     with pytest.raises(ValueError, match="not BTF"):
-        target_ids(blob.pack(magic), ["tcp_sendmsg"], [])
+        target_ids(Types(blob.pack(magic)), ["tcp_sendmsg"], [])
 
 
 @pytest.mark.parametrize("size", [0, 1, 23])
 def test_less_than_a_head_is_not_btf(size: int) -> None:
     with pytest.raises(ValueError, match="not BTF"):
-        target_ids(_Blob().pack()[:size], [], [])
+        target_ids(Types(_Blob().pack()[:size]), [], [])
 
 
 @pytest.mark.skipif(not _VMLINUX.exists() or shutil.which("bpftool") is None, reason="needs BTF and bpftool")
@@ -142,5 +144,7 @@ def test_the_ids_of_the_running_kernel_are_those_that_bpftool_shows() -> None:
         ("tracepoint:inet_sock_set_state", "TYPEDEF 'btf_trace_inet_sock_set_state' "),
     ):
         shown[key] = next(int(line[1:].split("]")[0]) for line in lines if words in line)
-    found = target_ids(_VMLINUX.read_bytes(), ["tcp_sendmsg", "no_such_function"], ["tcp_probe", "inet_sock_set_state"])
+    found = target_ids(
+        Types(_VMLINUX.read_bytes()), ["tcp_sendmsg", "no_such_function"], ["tcp_probe", "inet_sock_set_state"]
+    )
     assert found == shown
