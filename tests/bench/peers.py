@@ -74,9 +74,10 @@ def redis(folder: Path) -> Iterator[int]:
         server.wait(10)
 
 
-def redis_benchmark(port: int, requests: int, clients: int) -> float:
-    """Requests per second."""
+def redis_benchmark(port: int, requests: int, clients: int, size: int = 3) -> float:
+    """Requests per second, each to set a value of so many bytes."""
     command = ["redis-benchmark", "-p", str(port), "-t", "set", "-n", str(requests), "-c", str(clients), "--csv"]
+    command += ["-d", str(size)]
     done = subprocess.run(command, check=True, capture_output=True, text=True)
     return float(done.stdout.splitlines()[-1].split(",")[1].strip('"'))
 

@@ -1,0 +1,13 @@
+# Runs in the guest as root: the tests whose names are in the results folder, with their reports written there.
+export PATH=/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8
+mkdir -p /lib/modules
+mount -t tmpfs modules /lib/modules
+ln -s "$MODULES" "/lib/modules/$(uname -r)"
+ln -sfn /proc/self/fd /dev/fd
+ip link set lo up
+cd "$CHECKOUT" || exit
+echo "$MARK begins"
+"$PYTHON" -m pytest @/mnt/results/tests --reports /mnt/results/reports -p no:cacheprovider --override-ini timeout=600
+echo "$MARK ends"
+sync
+/bin/busybox poweroff -f

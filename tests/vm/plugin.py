@@ -1,0 +1,187 @@
+"""The tests of tests/kernel on other kernels as well: `pytest --kernels`.
+
+Each selected test of tests/kernel appears once more for each kernel. The guests run the same tests with the same
+pytest, two guests at a time, and their reports are replayed here: they are in everything that pytest makes of reports.
+
+A test that does not apply skips with "not on this kernel: ..." and the reason; skipped for any other cause is failed.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from collections.abc import Generator, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+from attrs import field, frozen
+
+from . import initramfs, machine, objects, packages, vmlinux
+from .table import Outcome, lines
+
+NOT_HERE = "not on this kernel: "
+_FOLDER = "tests/kernel/"
+_LIMIT = 1500.0
+_AT_A_TIME = 2
+_outcomes = pytest.StashKey[list[Outcome]]()
+_reports = pytest.StashKey[Path | None]()
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    group = parser.getgroup("other kernels")
+    group.addoption("--kernels", action="store_true", help="run tests/kernel on Debian's kernels too, under QEMU")
+    group.addoption("--reports", type=Path, help="write each test's reports to this file (used in the guest)")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.stash[_outcomes] = []
+    config.stash[_reports] = config.getoption("reports")
+
+
+@frozen
+class Guest:
+    """A kernel's run of the tests.
+
+    Attributes:
+        kernel: Which one.
+        results: Its folder.
+        tests: Node ids that it runs.
+    """
+
+    kernel: packages.Kernel
+    results: Path
+    tests: list[str] = field(factory=list)
+
+    def run(self, qemu: Path) -> tuple[str, dict[str, list[dict[str, Any]]]]:
+        """What went wrong with the guest, and the reports of each test."""
+        self.results.mkdir(parents=True, exist_ok=True)
+        types = self.results / "btf"
+        types.write_bytes(vmlinux.btf(self.kernel.image))
+        objects.compile_for(types)
+        first = self.results / "initramfs"
+        initramfs.make(self.kernel, first)
+        trouble = machine.run(self.kernel, qemu, first, self.tests, self.results, _LIMIT)
+        reports: dict[str, list[dict[str, Any]]] = {}
+        written = self.results / "reports"
+        for line in written.read_text().splitlines() if written.exists() else ():
+            report = json.loads(line)
+            reports.setdefault(report["nodeid"], []).append(report)
+        return trouble, reports
+
+
+class Guests:
+    """All of them, begun when the first result is wanted."""
+
+    def __init__(self, folder: Path, results: Path) -> None:
+        self._qemu = packages.qemu(folder)
+        self.guests = [Guest(kernel, results / kernel.release) for kernel in packages.kernels(folder)]
+        self._running: dict[str, Future[tuple[str, dict[str, list[dict[str, Any]]]]]] = {}
+
+    def result(self, guest: Guest) -> tuple[str, dict[str, list[dict[str, Any]]]]:
+        if not self._running:
+            pool = ThreadPoolExecutor(_AT_A_TIME)
+            self._running = {one.kernel.release: pool.submit(one.run, self._qemu) for one in self.guests}
+            pool.shutdown(wait=False)
+        return self._running[guest.kernel.release].result()
+
+
+class GuestItem(pytest.Item):
+    """A test in a guest."""
+
+    def __init__(self, *, test: str, guest: Guest, guests: Guests, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.test = test
+        self.guest = guest
+        self.guests = guests
+        self.add_marker(pytest.mark.timeout(0))  # the guest has its own
+
+    def runtest(self) -> None:
+        raise NotImplementedError
+
+    def reportinfo(self) -> tuple[Path, int | None, str]:
+        return self.path, None, self.name
+
+    def reports(self) -> Iterator[pytest.TestReport]:
+        """The guest's reports, or one that says why there are none."""
+        trouble, reports = self.guests.result(self.guest)
+        for data in reports.get(self.test, []):
+            report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
+            report.nodeid = self.nodeid
+            yield report
+        if not any(report["when"] == "teardown" for report in reports.get(self.test, [])):
+            text = trouble or f"the guest has not run this test; what it printed: {self.guest.results / 'console'}"
+            yield pytest.TestReport(self.nodeid, self.location, {}, "failed", text, "call")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    tests = [item for item in items if item.nodeid.startswith(_FOLDER)]
+    if not config.getoption("kernels") or not tests:
+        return
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "probekit-kernels"
+    guests = Guests(cache, config.rootpath / "build/kernels")
+    for guest in guests.guests:
+        for item in tests:
+            guest.tests.append(item.nodeid)
+            twin = GuestItem.from_parent(
+                item.session, name=item.name, nodeid=f"{item.nodeid} on {guest.kernel.release}",
+                test=item.nodeid, guest=guest, guests=guests,
+            )  # fmt: skip
+            items.append(twin)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item) -> bool | None:
+    if not isinstance(item, GuestItem):
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for report in item.reports():
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    report = yield
+    if report.skipped and item.nodeid.startswith(_FOLDER):
+        reason = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+        if not reason.removeprefix("Skipped: ").startswith(NOT_HERE):
+            report.outcome = "failed"
+            report.longrepr = f"skipped without saying what this kernel lacks: {reason}"
+    return report
+
+
+class _Recorder:
+    """Keeps outcomes for the table, and reports for the machine outside."""
+
+    def __init__(self, config: pytest.Config) -> None:
+        self._config = config
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        path = self._config.stash[_reports]
+        if path is not None:
+            data = self._config.hook.pytest_report_to_serializable(config=self._config, report=report)
+            with path.open("a") as file:
+                file.write(json.dumps(data) + "\n")
+        if report.nodeid.startswith(_FOLDER) and (report.when == "call" or report.outcome != "passed"):
+            test, _, kernel = report.nodeid.partition(" on ")
+            reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
+            outcome = Outcome(test, kernel or platform.release(), report.outcome, reason.removeprefix("Skipped: "))
+            self._config.stash[_outcomes].append(outcome)
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    session.config.pluginmanager.register(_Recorder(session.config))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    outcomes = config.stash[_outcomes]
+    if outcomes and config.getoption("kernels"):
+        terminalreporter.section("kernels")
+        for line in lines(outcomes):
+            terminalreporter.line(line)
