@@ -170,7 +170,9 @@ class _Recorder:
         if report.nodeid.startswith(_FOLDER) and (report.when == "call" or report.outcome != "passed"):
             test, _, kernel = report.nodeid.partition(" on ")
             reason = report.longrepr[2] if report.skipped and isinstance(report.longrepr, tuple) else ""
-            outcome = Outcome(test, kernel or platform.release(), report.outcome, reason.removeprefix("Skipped: "))
+            notes = tuple(str(value) for name, value in report.user_properties if name == "note")
+            reason = reason.removeprefix("Skipped: ")
+            outcome = Outcome(test, kernel or platform.release(), report.outcome, reason, notes)
             self._config.stash[_outcomes].append(outcome)
 
 

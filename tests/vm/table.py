@@ -22,12 +22,14 @@ class Outcome:
         kernel: Release.
         outcome: passed, failed or skipped.
         reason: Why it was skipped.
+        notes: Figures that it recorded as its property `note`.
     """
 
     test: str
     kernel: str
     outcome: str
     reason: str
+    notes: tuple[str, ...] = ()
 
     @property
     def file(self) -> str:
@@ -40,7 +42,7 @@ class Outcome:
 
 
 def lines(outcomes: list[Outcome]) -> Iterator[str]:
-    """The table, a row for each kernel and file, followed by what is not on which kernel."""
+    """The table, a row for each kernel and file, followed by what is not on which kernel, and by figures."""
     rows = sorted({(_order(one.kernel), one.kernel, one.file) for one in outcomes})
     columns = (*WAYS, _ANY)
     widths = [max(len(row[1]) for row in rows), max(len(row[2]) for row in rows)]
@@ -52,6 +54,9 @@ def lines(outcomes: list[Outcome]) -> Iterator[str]:
     skipped = Counter((_order(one.kernel), one.kernel, one.reason) for one in outcomes if one.outcome == "skipped")
     for (_, kernel, reason), count in sorted(skipped.items()):
         yield f"{kernel}: {count} {reason}"
+    for one in sorted(outcomes, key=lambda one: _order(one.kernel)):
+        for note in one.notes:
+            yield f"{one.kernel}: {note}"
 
 
 def _order(kernel: str) -> tuple[int, ...]:
