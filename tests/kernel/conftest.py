@@ -59,12 +59,22 @@ class LiveProbe:
         self._loaded: Loaded = attach(Compiled(planned, compile_plan(planned.plan, facts)), facts, stack)
         self.attached = {a.observation: a.point for a in self._loaded.attached}
         self._running = start(planned, self._loaded, found, facts, stack)
-        collector = Collector([self._running])
-        collector.start()
-        stack.callback(collector.end)
+        self._collect()
+        stack.callback(lambda: self._collector.end())
         self._release = facts.release
         self._source = next(s for s in planned.plan.sources if s.kind is SourceKind.TABLE)
         self._map_slots(stack)
+
+    def _collect(self) -> None:
+        self._collector = Collector([self._running])
+        self._collector.start()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nobody reads the ring buffers."""
+        self._collector.end()
+        yield
+        self._collect()
 
     def _map_slots(self, stack: ExitStack) -> None:
         live = self._loaded.maps[self._source.map]
@@ -106,6 +116,11 @@ class LiveProbe:
         stream = self.snapshot().figures.stream
         assert stream is not None
         return list(rows(stream))
+
+    def program(self, observation: str) -> int:
+        """Descriptor of the program that observes something."""
+        attached = (name for name, point in self.attached.items() if point is not None)
+        return dict(zip(attached, self._loaded.programs, strict=True))[observation]
 
     @property
     def programs(self) -> list[int]:
@@ -165,6 +180,16 @@ class Pair:
         self.server.close()
 
 
+def attach_error(way: str) -> AttachError | None:
+    """Why the probe cannot be attached one way."""
+    with ExitStack() as stack:
+        try:
+            LiveProbe(way, stack)
+        except AttachError as error:
+            return error
+    return None
+
+
 @contextlib.contextmanager
 def live(way: str, **options: Any) -> Iterator[LiveProbe]:
     """The probe attached one way; skips where the kernel has not got it, and only there."""
@@ -204,8 +229,9 @@ def probe(way: str, older: list[Pair]) -> Iterator[LiveProbe]:
 
 @pytest.fixture
 def pair(probe: LiveProbe) -> Iterator[Callable[..., Pair]]:
-    """Makes connections that the probe sees."""
+    """Makes connections that the probe sees; none of them has an exchange that took a minute."""
     made: list[Pair] = []
+    outliers = probe.result()["lost"]["outliers"]
 
     def make(**options: Any) -> Pair:
         made.append(Pair(probe, **options))
@@ -214,6 +240,7 @@ def pair(probe: LiveProbe) -> Iterator[Callable[..., Pair]]:
     yield make
     for each in made:
         each.close()
+    assert probe.result()["lost"]["outliers"] == outliers
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -14,6 +15,8 @@ from .conftest import LiveProbe, Pair
 
 PAUSE = 0.02
 SEGMENT = 16_000
+RESET = struct.pack("ii", 1, 0)
+"""SO_LINGER so that close sends a reset."""
 
 
 def test_msg_peek(pair: Callable[..., Pair]) -> None:
@@ -117,6 +120,31 @@ def test_the_rest_of_an_earlier_response(pair: Callable[..., Pair]) -> None:
     ends.respond()
     assert ends.events() == (2, 2)
     assert ends.row("client")["max_latency_us"] > PAUSE * 1e6
+
+
+def test_the_rest_of_an_earlier_response_read_before_the_next_one(pair: Callable[..., Pair]) -> None:
+    ends = pair()
+    ends.request()
+    ends.server.send(b"abcdef")
+    assert ends.client.recv(3) == b"abc"
+    ends.request()
+    ends.server.send(b"!")
+    assert ends.client.recv(3) == b"def"
+    time.sleep(PAUSE)
+    assert ends.client.recv(9) == b"!"
+    assert ends.events() == (2, 2)
+    assert ends.row("client")["max_latency_us"] > PAUSE * 1e6
+
+
+def test_data_read_after_the_end(pair: Callable[..., Pair], probe: LiveProbe) -> None:
+    ends = pair()
+    ends.exchange()
+    ends.server.send(b"left")
+    ends.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+    ends.server.close()
+    assert ends.client.recv(9) == b"left"
+    assert len(probe.slots(ends.port)) == 0  # a record would stay: the end has been seen
+    assert ends.events() == (1, 1)
 
 
 def test_kretprobe_slots(pair: Callable[..., Pair]) -> None:
