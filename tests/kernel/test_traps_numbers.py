@@ -94,10 +94,12 @@ def test_counter_wrap_of_sequence_numbers(probe: LiveProbe) -> None:
             assert len(other.recv(100)) == size
             other.send(b"!" * size)
             client.recvmsg(0)
+            time.sleep(PAUSE)
             assert len(client.recv(100)) == size
     rows = {row["source"]: row for row in probe.rows(port)}
     row = rows[f"127.0.0.1:{port}"]
     assert (row["events"], row["bytes_sent"], row["bytes_received"]) == (4, 160, 160)
+    assert row["min_latency_us"] > PAUSE * 1e6
     # a connection made by repair has been opened by both ends: this one is a client that speaks and is then answered
     assert rows[f"127.0.0.1:{other_port}"]["events"] == 3
 

@@ -143,7 +143,7 @@ def test_data_read_after_the_end(pair: Callable[..., Pair], probe: LiveProbe) ->
     ends.server.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     ends.server.close()
     assert ends.client.recv(9) == b"left"
-    assert len(probe.slots(ends.port)) == 0  # a record would stay: the end has been seen
+    assert len(probe.slots(ends.server_port)) == 0  # a record would stay: the end has been seen
     assert ends.events() == (1, 1)
 
 
