@@ -28,17 +28,21 @@ class Mutation:
     Attributes:
         tests: Tests that have to fail without it.
         edits: File, text that is there once, and what takes its place.
+        needs: Where it makes a difference, if not everywhere.
     """
 
     tests: tuple[str, ...]
     edits: tuple[tuple[str, str, str], ...]
+    needs: str
 
 
 def read() -> dict[str, Mutation]:
     """The mutations by name."""
     return {
         entry["name"]: Mutation(
-            tuple(entry["tests"]), tuple((edit["file"], edit["old"], edit["new"]) for edit in entry["edits"])
+            tuple(entry["tests"]),
+            tuple((edit["file"], edit["old"], edit["new"]) for edit in entry["edits"]),
+            entry.get("needs", ""),
         )
         for entry in tomli.loads(TABLE.read_text())["mutation"]
     }
@@ -78,8 +82,10 @@ def main(way: str = "tracepoint", *names: str) -> int:
     with tempfile.TemporaryDirectory(prefix="probekit-mutation-cache-") as cache:
         for name in names or mutations:
             for test, verdict in verdicts(mutations[name], way, Path(cache)).items():
-                print(f"{'  ' if verdict == 'failed' else '! '}{name:<52} {test:<68} {verdict}", flush=True)
-                survived += verdict != "failed"
+                good = verdict == "failed" or bool(mutations[name].needs)
+                needs = f" (needs {mutations[name].needs})" if mutations[name].needs else ""
+                print(f"{'  ' if good else '! '}{name:<52} {test:<68} {verdict}{needs}", flush=True)
+                survived += not good
     return 1 if survived else 0
 
 

@@ -107,7 +107,7 @@ def test_counter_wrap_of_sequence_numbers(probe: LiveProbe) -> None:
 def test_counters_shared_between_cpus(pair: Callable[..., Pair], probe: LiveProbe) -> None:
     """Nothing gets lost where several CPUs count at once: totals are the sums of the connections."""
     cpus = os.cpu_count() or 1
-    times, pairs = 3000 if cpus > 1 else 200, [pair() for _ in range(2 * cpus)]
+    times, pairs = 8000 if cpus > 1 else 200, [pair() for _ in range(2 * cpus)]
     children = []
     for ends in pairs:  # threads of Python would take turns
         child = os.fork()
