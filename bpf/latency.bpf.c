@@ -22,6 +22,8 @@
 #define FAMILY_IPV6 10
 #define TCP_DATA_OFFSET 12 /* of the byte in struct tcphdr that has the header's length */
 
+/* States in which data goes to and fro, at least one way. */
+#define CONNECTED (1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT)
 #define UNSEEN ~0ULL
 #define TICK 16           /* 2^16 ns = 65 us: who was used longest ago */
 #define TRANSPORT_TICKS 8 /* 2^(16+8) ns = 17 ms: how old transport figures may be against the last exchange */
@@ -168,15 +170,40 @@ static __always_inline struct connection *find(struct sock *sk) {
   return c ? c : find_in(set_of(socket, true), socket);
 }
 
-/* The kernel's own figures of the connection. */
-static __always_inline void read_transport(struct connection *c, struct sock *sk, bool direct) {
+/* Bytes of data that have come. The kernel counts a FIN as one more. */
+static __always_inline u64 received(struct sock *sk, struct tcp_sock *tp, bool direct) {
+  return READ(direct, tp, bytes_received) - (READ(direct, &sk->__sk_common, skc_flags) >> SOCK_DONE & 1);
+}
+
+/* Of these, how many the program has taken: its place in the stream is the first that it has not. Once it has seen the
+ * FIN, one more. */
+static __always_inline u64 taken(struct tcp_sock *tp, bool direct) {
+  return READ(direct, tp, bytes_received) - (u32)(READ(direct, tp, rcv_nxt) - READ(direct, tp, copied_seq));
+}
+
+/* What is handed over next has to lie behind this: a response behind all that came before its request, a request behind
+ * what the server has taken. */
+static __always_inline void mark(struct connection *c, struct sock *sk, bool direct) {
   struct tcp_sock *tp = tcp_sock_of(sk, direct);
+  u64 all, read;
 
   if (!tp)
     return;
+  all = received(sk, tp, direct);
+  read = taken(tp, direct);
+  c->received = c->endpoint.side == SIDE_CLIENT || read > all ? all : read;
+}
+
+/* Whether the program was handed anything since; peeks and reads of no bytes come by `receive` too. */
+static __always_inline bool handed_over(struct connection *c, struct sock *sk, bool direct) {
+  struct tcp_sock *tp = tcp_sock_of(sk, direct);
+
+  return tp && taken(tp, direct) > c->received;
+}
+
+/* The kernel's own figures of the connection. */
+static __always_inline void read_transport(struct connection *c, struct tcp_sock *tp, bool direct) {
   c->sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
-  /* the kernel counts a FIN as a byte */
-  c->received = READ(direct, tp, bytes_received) - (READ(direct, &sk->__sk_common, skc_flags) >> SOCK_DONE & 1);
   c->retransmits = READ(direct, tp, total_retrans);
   c->srtt_us = READ(direct, tp, srtt_us) >> 3;
 }
@@ -360,10 +387,14 @@ static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origi
   return c;
 }
 
-/* A connection whose birth was not seen. Only a socket that was accepted inherits its listener's backlog. */
+/* A connection whose birth was not seen. Only a socket that was accepted inherits its listener's backlog. One that is
+ * not established yet is going to be born, one that has ended would stay for good. */
 static __always_inline struct connection *add_unseen(struct sock *sk, bool direct) {
+  u32 state = 1 << READ(direct, &sk->__sk_common, skc_state);
   u8 side = READ(direct, sk, sk_max_ack_backlog) ? SIDE_SERVER : SIDE_CLIENT;
 
+  if (!(state & CONNECTED))
+    return NULL;
   return add(sk, side, ORIGIN_UNSEEN);
 }
 
@@ -443,8 +474,13 @@ static __always_inline void finish(struct connection *c, struct sock *sk, u64 no
   c->sum += latency;
   add_square(&c->square_low, &high, latency);
   c->square_high = high;
-  if ((c->used ^ (u32)(now >> TICK)) >> TRANSPORT_TICKS || !c->events)
-    read_transport(c, sk, direct);
+  if ((c->used ^ (u32)(now >> TICK)) >> TRANSPORT_TICKS || !c->events) {
+    struct tcp_sock *tp = tcp_sock_of(sk, direct);
+
+    if (tp)
+      read_transport(c, tp, direct);
+    mark(c, sk, direct);
+  }
   c->used = now >> TICK;
   c->events += 1;
 #ifdef EVENT_PAGES
@@ -470,6 +506,7 @@ static __always_inline void send(struct sock *sk, bool direct) {
   if (c->endpoint.side == SIDE_CLIENT) {
     if (c->start) /* more of a request, or another one before the answer */
       return;
+    mark(c, sk, direct);
     c->start = begin(c);
     c->ready = 0;
     own(c);
@@ -485,6 +522,20 @@ static __always_inline void send(struct sock *sk, bool direct) {
 }
 ON_FIRST_ARGUMENT(send, send)
 
+/* tcp_sendmsg_locked itself: sock, message, size. Its tracepoint is where there is something to send. */
+int message_btf(u64 *ctx) {
+  if (ctx[2])
+    send(opaque(ctx[0]), true);
+  return 0;
+}
+#ifdef KPROBES
+int message_kprobe(struct pt_regs *ctx) {
+  if (PT_REGS_PARM3(ctx))
+    send(opaque(PT_REGS_PARM1(ctx)), false);
+  return 0;
+}
+#endif
+
 /* Under the socket's lock, in the reader's context, after each segment that was copied. */
 static __always_inline void receive(struct sock *sk, bool direct) {
   struct connection *c = find(sk);
@@ -496,14 +547,16 @@ static __always_inline void receive(struct sock *sk, bool direct) {
     return;
   if (c->endpoint.side == SIDE_SERVER) {
     if (c->start) { /* more of a request, or another one before the answer */
-      c->endpoint.more = 0;
-    } else if (c->ready) {
+      if (c->endpoint.more && handed_over(c, sk, direct))
+        c->endpoint.more = 0;
+    } else if (c->ready && handed_over(c, sk, direct)) {
       c->start = begin(c);
       own(c);
     }
     return;
   }
-  if (!c->start || !c->ready) /* more of a response, or the rest of an earlier one */
+  /* more of a response, the rest of an earlier one, or nothing */
+  if (!c->start || !c->ready || !handed_over(c, sk, direct))
     return;
   if (c->start != UNTIMED) {
     now = bpf_ktime_get_ns();
@@ -513,13 +566,17 @@ static __always_inline void receive(struct sock *sk, bool direct) {
 }
 ON_FIRST_ARGUMENT(receive, receive)
 
-static __always_inline void arrived(struct connection *c) {
-  if (c->endpoint.side == SIDE_SERVER && c->start)
+static __always_inline void arrived(struct connection *c, struct sock *sk, bool direct) {
+  if (c->endpoint.side == SIDE_CLIENT) {
+    if (c->start && !c->ready)
+      c->ready = c->start == UNTIMED ? UNTIMED : bpf_ktime_get_ns();
+  } else if (c->start && !c->endpoint.more) {
+    mark(c, sk, direct);
     c->endpoint.more = 1;
-  else if (!c->ready && c->endpoint.side == SIDE_SERVER)
+  } else if (!c->start && !c->ready) {
+    mark(c, sk, direct);
     c->ready = PICKUP ? bpf_ktime_get_ns() : UNTIMED;
-  else if (!c->ready && c->start)
-    c->ready = c->start == UNTIMED ? UNTIMED : bpf_ktime_get_ns();
+  }
 }
 
 /* In softirq, or with the socket's backlog, when data can be read. */
@@ -527,13 +584,14 @@ static __always_inline void readable(struct sock *sk, bool direct) {
   struct connection *c = find(sk);
 
   if (c)
-    arrived(c);
+    arrived(c, sk, direct);
 }
 ON_FIRST_ARGUMENT(readable, readable)
 
 /* Kernels before 6.3 have no tracepoint for that: every segment is seen, and those without data are left out. */
 int packet_btf(u64 *ctx) {
-  struct connection *c = find(opaque(ctx[0]));
+  struct sock *sk = opaque(ctx[0]);
+  struct connection *c = find(sk);
   struct sk_buff *skb = opaque(ctx[1]);
   u8 header = 0;
 
@@ -541,7 +599,7 @@ int packet_btf(u64 *ctx) {
     return 0;
   bpf_probe_read_kernel(&header, sizeof(header), skb->head + skb->transport_header + TCP_DATA_OFFSET);
   if (skb->len > (header >> 4) * 4)
-    arrived(c);
+    arrived(c, sk, true);
   return 0;
 }
 
@@ -550,6 +608,7 @@ int state_btf(u64 *ctx) {
   struct sock *sk = opaque(ctx[0]);
   int old = ctx[1], new = ctx[2];
   struct connection *c;
+  struct tcp_sock *tp;
 
   if (new == TCP_ESTABLISHED && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) {
     if (!tcp_sock_of(sk, true)) /* MPTCP and SCTP go through these states too */
@@ -561,7 +620,11 @@ int state_btf(u64 *ctx) {
   } else if (new == TCP_CLOSE) {
     c = find(sk);
     if (c) {
-      read_transport(c, sk, true);
+      tp = tcp_sock_of(sk, true);
+      if (tp) {
+        read_transport(c, tp, true);
+        c->received = received(sk, tp, true);
+      }
       forget(c);
     }
   }

@@ -82,7 +82,7 @@ def _observations(config: LatencyConfig, kernel: KernelFacts) -> tuple[Observati
         return tuple(p for p in points if config.attach in ("auto", p.way.value))
 
     observations = [
-        Observation("send", ways("tcp_sendmsg_locked", "send", ("tcp_sendmsg_locked", "send_btf"))),
+        Observation("send", ways("tcp_sendmsg_locked", "message", ("tcp_sendmsg_locked", "send_btf"))),
         Observation("receive", ways("tcp_rcv_space_adjust", "receive", ("tcp_rcv_space_adjust", "receive_btf"))),
         Observation(
             "arrival",

@@ -1,0 +1,242 @@
+"""The latency probe attached in this process, one way after the other, and looked at whenever a test wants.
+
+Everything here runs on any kernel that probekit supports, also where one emulated CPU is all there is: no test has an
+opinion on how long something takes. A way that the kernel has not is skipped with the reason that probekit gives.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import mmap
+import os
+import socket
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+
+from probekit import SourceKind, config, kernel, plugins
+from probekit.compile import compile_plan
+from probekit.drain.layout import as_dtype, round8
+from probekit.errors import AttachError
+from probekit.export.document import document, rows
+from probekit.load import Loaded
+from probekit.measure import Collector, start
+from probekit.model import Array, Snapshot
+from probekit.pipeline import Compiled, Planned, attach, plan
+from probekit.plugins import PROBES
+
+from .peer import Peer
+
+WAYS = ("fentry", "kprobe", "tracepoint")
+LACKING = ("this kernel has no ", "the kernel refuses programs of this kind: ")
+"""How the reasons begin that are facts of a kernel. Any other reason not to attach is a fault."""
+
+
+@pytest.fixture(autouse=True)
+def _root() -> None:
+    if os.geteuid() != 0:
+        pytest.fail("these tests load programs into the kernel: run ./dev test, which asks for root")
+
+
+class LiveProbe:
+    """The latency probe, attached.
+
+    Attributes:
+        way: How.
+        attached: The point taken for each observation.
+    """
+
+    def __init__(self, way: str, stack: ExitStack, **options: Any) -> None:
+        self.way = way
+        found, facts = plugins.discover(), kernel.detect()
+        kind = found.call(PROBES, "latency", "probekit_config", name="latency")
+        table = {"probe": {"latency": {"attach": way, **options}}}
+        settings = config.structure(table, ("latency",), lambda _: kind, lambda _: kind, "")
+        planned: Planned = plan(settings, found, facts)[0]
+        self._loaded: Loaded = attach(Compiled(planned, compile_plan(planned.plan, facts)), facts, stack)
+        self.attached = {a.observation: a.point for a in self._loaded.attached}
+        self._running = start(planned, self._loaded, found, facts, stack)
+        self._collect()
+        stack.callback(lambda: self._collector.end())
+        self._release = facts.release
+        self._source = next(s for s in planned.plan.sources if s.kind is SourceKind.TABLE)
+        self._map_slots(stack)
+
+    def _collect(self) -> None:
+        self._collector = Collector([self._running])
+        self._collector.start()
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Nobody reads the ring buffers."""
+        self._collector.end()
+        yield
+        self._collect()
+
+    def _map_slots(self, stack: ExitStack) -> None:
+        live = self._loaded.maps[self._source.map]
+        layout = as_dtype(live.value)
+        slot = np.dtype({"names": ["value"], "formats": [layout], "itemsize": round8(layout.itemsize)})
+        memory = mmap.mmap(live.fd, live.spec.max_entries * slot.itemsize)
+        stack.callback(memory.close)
+        self._slots: Array = np.frombuffer(memory, slot)["value"]
+        stack.callback(self.__dict__.pop, "_slots")
+
+    def slots(self, port: int) -> Array:
+        """Numbers of the live slots of connections from or to a port, also those without an exchange."""
+        ports = self._slots["endpoint"]
+        mine = (ports["local_port"] == port) | (ports["remote_port"] == port)
+        return np.flatnonzero(mine & (self._slots["socket"] != 0))
+
+    @property
+    def records(self) -> Array:
+        """The kernel's table, where it is: what is written here the programs see."""
+        return self._slots
+
+    def snapshot(self) -> Snapshot:
+        """The figures as they are now."""
+        self._running.drain()
+        return Snapshot("latency", 0, 0, False, self._release, self._loaded.attached, self._running.figures())
+
+    def result(self) -> dict[str, Any]:
+        """The JSON document."""
+        return document(self.snapshot())
+
+    def rows(self, port: int) -> list[dict[str, Any]]:
+        """Rows of connections from or to a port."""
+        ends = f":{port}"
+        table = self.result()["connections"].values()
+        return [row for row in table if row["source"].endswith(ends) or row["destination"].endswith(ends)]
+
+    def events(self) -> list[dict[str, Any]]:
+        """With mode = "events": those since somebody last looked."""
+        stream = self.snapshot().figures.stream
+        assert stream is not None
+        return list(rows(stream))
+
+    def program(self, observation: str) -> int:
+        """Descriptor of the program that observes something."""
+        attached = (name for name, point in self.attached.items() if point is not None)
+        return dict(zip(attached, self._loaded.programs, strict=True))[observation]
+
+    @property
+    def programs(self) -> list[int]:
+        """Descriptors of the attached programs."""
+        return self._loaded.programs
+
+
+class Pair:
+    """Both ends of a TCP connection on loopback, of the client's own port."""
+
+    def __init__(self, probe: LiveProbe | None, family: int = socket.AF_INET, host: str = "127.0.0.1") -> None:
+        with socket.socket(family) as listener:
+            listener.bind((host, 0))
+            listener.listen(8)
+            self.client = socket.socket(family)
+            self.client.connect(listener.getsockname()[:2])
+            self.server, _ = listener.accept()
+        for end in (self.client, self.server):
+            end.settimeout(20)
+        self.probe = probe
+        self.outliers: int | None = None
+        self.port = int(self.client.getsockname()[1])
+        self.server_port = int(self.server.getsockname()[1])
+
+    def exchange(self, times: int = 1) -> None:
+        """Requests and their responses, one after the other, a byte each."""
+        for _ in range(times):
+            self.request()
+            self.respond()
+
+    def request(self) -> None:
+        """A byte that the server has read."""
+        self.client.send(b"?")
+        assert self.server.recv(9) == b"?"
+
+    def respond(self) -> None:
+        """A byte that the client has read."""
+        self.server.send(b"!")
+        assert self.client.recv(9) == b"!"
+
+    def row(self, side: str) -> dict[str, Any]:
+        """The one row of one end."""
+        assert self.probe is not None
+        (row,) = [row for row in self.probe.rows(self.port) if row["side"] == side]
+        return row
+
+    def events(self) -> tuple[int, int]:
+        """Exchanges of the client and of the server; 0 for an end without a row."""
+        assert self.probe is not None
+        assert self.outliers in (None, self.probe.result()["lost"]["outliers"]), "an exchange took a minute"
+        found = self.probe.rows(self.port)
+        assert len({row["side"] for row in found}) == len(found), found
+        by_side = {row["side"]: int(row["events"]) for row in found}
+        return by_side.get("client", 0), by_side.get("server", 0)
+
+    def close(self) -> None:
+        """Closes both ends."""
+        self.client.close()
+        self.server.close()
+
+
+@contextlib.contextmanager
+def live(way: str, **options: Any) -> Iterator[LiveProbe]:
+    """The probe attached one way; skips where the kernel has not got it, and only there."""
+    with ExitStack() as stack:
+        try:
+            probe = LiveProbe(way, stack, **options)
+        except AttachError as error:
+            head, *reasons = error.message.split("\n")
+            told = [reason.strip().partition(": ")[2] for reason in reasons]
+            if told and all(reason.startswith(LACKING) for reason in told):
+                pytest.skip(f"not on this kernel: {head} {'; '.join(reason.strip() for reason in reasons)}")
+            pytest.fail(f"{way} should be on this kernel: {error.message}")
+        yield probe
+
+
+@pytest.fixture(scope="session", params=WAYS)
+def way(request: pytest.FixtureRequest) -> str:
+    """The way of attaching."""
+    return str(request.param)
+
+
+@pytest.fixture(scope="session")
+def older() -> Iterator[list[Pair]]:
+    """Connections that were there before the probe."""
+    pairs = [Pair(None) for _ in WAYS]
+    yield pairs
+    for pair in pairs:
+        pair.close()
+
+
+@pytest.fixture(scope="session")
+def probe(way: str, older: list[Pair]) -> Iterator[LiveProbe]:
+    """The probe as it is by default, attached once for all tests of a way."""
+    with live(way) as attached:
+        yield attached
+
+
+@pytest.fixture
+def pair(probe: LiveProbe) -> Iterator[Callable[..., Pair]]:
+    """Makes connections that the probe sees."""
+    made: list[Pair] = []
+    outliers = probe.result()["lost"]["outliers"]
+
+    def make(**options: Any) -> Pair:
+        made.append(Pair(probe, **options))
+        made[-1].outliers = outliers
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+@pytest.fixture(scope="session")
+def peer() -> Iterator[Peer]:
+    """Another process."""
+    with Peer() as process:
+        yield process

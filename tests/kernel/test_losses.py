@@ -1,0 +1,105 @@
+"""What does not fit is counted: events, records of closed connections, and connections themselves."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from .conftest import LiveProbe, Pair, live
+
+ROOM = 64
+SMALL = {"mode": "events", "buffer": "4KiB", "max_connections": ROOM, "pickup": True, "outlier": "1s"}
+FITS = 4096 // 88
+"""Events that the ring buffer holds: 80 bytes and a head of 8."""
+
+
+@pytest.fixture(scope="module")
+def small(way: str) -> Iterator[LiveProbe]:
+    """A probe that streams events and has little room for anything."""
+    with live(way, **SMALL) as attached:
+        yield attached
+
+
+@pytest.fixture
+def small_pair(small: LiveProbe) -> Iterator[Callable[[], Pair]]:
+    """Makes connections that it sees."""
+    made: list[Pair] = []
+
+    def make() -> Pair:
+        made.append(Pair(small))
+        return made[-1]
+
+    yield make
+    for each in made:
+        each.close()
+
+
+def test_events_have_each_exchange(small: LiveProbe, small_pair: Callable[[], Pair]) -> None:
+    ends = small_pair()
+    small.events()
+    ends.exchange(3)
+    mine = [e for e in small.events() if str(ends.port) in (e["source"] + e["destination"])]
+    assert [e["type"] for e in mine] == ["service", "request"] * 3
+    assert [e["time_ns"] for e in mine] == sorted(e["time_ns"] for e in mine)
+    for service, request in zip(mine[::2], mine[1::2], strict=True):
+        assert 0 < service["latency_us"] < request["latency_us"]
+        assert 0 < request["wakeup_us"] < request["latency_us"]
+        assert service["wakeup_us"] > 0
+    assert ends.events() == (3, 3)
+
+
+def test_ring_full(small: LiveProbe, small_pair: Callable[[], Pair]) -> None:
+    ends = small_pair()
+    before = small.result()
+    with small.paused():
+        ends.exchange(FITS)  # twice as many events
+    after = small.result()
+    delivered = sum(after["event_type_breakdown"].values()) - sum(before["event_type_breakdown"].values())
+    lost = after["lost"]["events_ring_full"] - before["lost"]["events_ring_full"]
+    assert lost >= FITS - 1
+    assert after["produced"] - before["produced"] == delivered + lost
+    assert after["produced"] == sum(after["event_type_breakdown"].values()) + after["lost"]["events_ring_full"]
+    assert ends.events() == (FITS, FITS)  # rows of connections are not made of events
+
+
+def test_map_full(small: LiveProbe, small_pair: Callable[[], Pair]) -> None:
+    before = small.result()
+    pairs = [small_pair() for _ in range(ROOM)]  # two sockets each
+    for ends in pairs:
+        ends.exchange()
+    after = small.result()
+    evicted = after["connections_evicted"] - before["connections_evicted"]
+    assert evicted >= ROOM - 10  # some of the slots were others'
+    assert after["lost"] == before["lost"]
+    # each lost one exchange of a server at most: the request that came before it was known again
+    counts = [ends.events() for ends in pairs]
+    assert [client for client, _ in counts] == [1] * ROOM
+    assert sum(server for _, server in counts) >= ROOM - evicted
+    assert after["produced"] == sum(after["event_type_breakdown"].values()) + after["lost"]["events_ring_full"]
+
+
+def test_outliers(small: LiveProbe, small_pair: Callable[[], Pair]) -> None:
+    ends, before = small_pair(), small.result()
+    ends.request()
+    (client,) = (n for n in small.slots(ends.port) if small.records["endpoint"]["local_port"][n] == ends.port)
+    small.records["start"][client] -= 2 * 10**9  # two seconds ago
+    ends.respond()
+    assert small.result()["lost"]["outliers"] == before["lost"]["outliers"] + 1
+    assert ends.events() == (0, 1)
+
+
+def test_closed_ring_full(small: LiveProbe) -> None:
+    before = small.result()
+    seen = []
+    with small.paused():
+        for _ in range(250):  # 160 bytes a record, two a connection; 64 KiB
+            ends = Pair(small)
+            ends.exchange()
+            ends.close()
+            seen.append(ends)
+    after = small.result()
+    lost = after["lost"]["connections_ring_full"] - before["lost"]["connections_ring_full"]
+    assert lost > 0
+    listed = sum(sum(ends.events()) for ends in seen[:2] + seen[-2:])
+    assert listed == 4  # the first ones are there, the last ones are not
