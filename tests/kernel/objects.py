@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
+ROOM = 64
+SMALL = {"mode": "events", "buffer": "4KiB", "max_connections": ROOM, "pickup": True, "outlier": "1s"}
+"""Latency with little room, so that losing something is cheap."""
+
 
 def _latency() -> Iterator[dict[str, Any]]:
     yield {}
     for way in ("fentry", "kprobe", "tracepoint"):
         yield {"attach": way}
+        yield {"attach": way, **SMALL}
 
 
 OBJECTS: list[tuple[str, dict[str, Any]]] = [("latency", options) for options in _latency()]

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from .conftest import LiveProbe, Pair, live
-from .test_losses import SMALL
+from .objects import SMALL
 
 DELAY = 0.005
 ROUNDS = 30

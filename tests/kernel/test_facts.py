@@ -5,9 +5,14 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from probekit import bpf
+
+from .conftest import LiveProbe
 
 PROBEKIT = [sys.executable, "-m", "probekit"]
 
@@ -39,7 +44,6 @@ def test_a_tracepoint_works_where_the_kernel_has_its_symbol(checked: str) -> Non
         assert answer == ("works" if there else "this kernel has no such tracepoint"), name
 
 
-@pytest.mark.parametrize("way", ["fentry", "kprobe", "tracepoint"])
 def test_a_run_takes_or_refuses_a_way_for_the_reasons_that_check_gives(way: str, checked: str) -> None:
     run = subprocess.run(
         [*PROBEKIT, "run", "latency", "--duration", "1s", "--set", f"probe.latency.attach={way}"],
@@ -57,3 +61,13 @@ def test_a_run_takes_or_refuses_a_way_for_the_reasons_that_check_gives(way: str,
         else:  # check does not try kprobes where there are none
             assert "kprobes: no" in checked
             assert {reason for _, reason in refused} == {"this kernel has no kprobes"}
+
+
+def test_the_size_of_each_program(probe: LiveProbe, way: str, record_property: Callable[[str, object], None]) -> None:
+    names = [name for name, point in probe.attached.items() if point is not None]
+    sizes = []
+    for name, program in zip(names, probe.programs, strict=True):
+        info = bpf.program_info(program)
+        assert 0 < info["translated_bytes"] < 65536
+        sizes.append(f"{name} {info['translated_bytes']}/{info['jited_bytes']}")
+    record_property("note", f"{way}, bytes translated/JITed: {', '.join(sizes)}")

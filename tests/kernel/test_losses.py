@@ -7,9 +7,8 @@ from collections.abc import Callable, Iterator
 import pytest
 
 from .conftest import LiveProbe, Pair, live
+from .objects import ROOM, SMALL
 
-ROOM = 64
-SMALL = {"mode": "events", "buffer": "4KiB", "max_connections": ROOM, "pickup": True, "outlier": "1s"}
 FITS = 4096 // 88
 """Events that the ring buffer holds: 80 bytes and a head of 8."""
 

@@ -15,7 +15,7 @@ from contextlib import ExitStack
 import pytest
 
 from probekit import bpf, kernel
-from probekit.compile.btf import target_ids
+from probekit.compile.btf import Types, target_ids
 from probekit.model import Way
 
 from .conftest import LiveProbe, Pair, live
@@ -55,9 +55,9 @@ def alone(way: str) -> Iterator[LiveProbe]:
 
 def recursive(probe: LiveProbe, stack: ExitStack, way: Way, code: bytes, target: str) -> None:
     """Attaches a program and puts it among the probe's."""
-    btf = kernel.detect().btf_bytes()
+    types = Types(kernel.detect().btf_bytes())
     functions, tracepoints = ([target], []) if way is Way.FENTRY else ([], [target])
-    number = target_ids(btf, functions=functions, tracepoints=tracepoints)[f"{way.value}:{target}"]
+    number = target_ids(types, functions=functions, tracepoints=tracepoints)[f"{way.value}:{target}"]
     program, _ = bpf.load_program(way, "recursive", code, number)
     stack.callback(os.close, program)
     stack.callback(os.close, bpf.attach(way, program, target))
@@ -103,7 +103,7 @@ def delete_some(table: int) -> int:
 
 def print_some(stack: ExitStack) -> int:
     """Has a program on signals print three times."""
-    number = target_ids(kernel.detect().btf_bytes(), functions=[], tracepoints=["signal_generate"])
+    number = target_ids(Types(kernel.detect().btf_bytes()), functions=[], tracepoints=["signal_generate"])
     program, _ = bpf.load_program(Way.TRACEPOINT, "printing", prints(), number["tracepoint:signal_generate"])
     stack.callback(os.close, program)
     link = bpf.attach(Way.TRACEPOINT, program, "signal_generate")

@@ -152,6 +152,8 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
         if not reason.removeprefix("Skipped: ").startswith(NOT_HERE):
             report.outcome = "failed"
             report.longrepr = f"skipped without saying what this kernel lacks: {reason}"
+        else:  # of the same place, so that pytest lists each reason once
+            report.longrepr = (_FOLDER, 0, reason)
     return report
 
 
