@@ -7,8 +7,11 @@ opinion on how long something takes. A way that the kernel has not is skipped wi
 from __future__ import annotations
 
 import contextlib
+import errno
+import itertools
 import mmap
 import os
+import random
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -128,14 +131,31 @@ class LiveProbe:
         return self._loaded.programs
 
 
+_ports = itertools.count(random.randrange(10_000, 28_000))
+
+
+def bind(end: socket.socket, host: str) -> None:
+    """Binds a socket to a port that no other one of these tests ever had: rows are told apart by ports.
+
+    All are below those that the kernel gives to sockets that do not ask for one.
+    """
+    while True:
+        try:
+            return end.bind((host, next(_ports)))
+        except OSError as error:
+            if error.errno != errno.EADDRINUSE:
+                raise
+
+
 class Pair:
     """Both ends of a TCP connection on loopback, of the client's own port."""
 
     def __init__(self, probe: LiveProbe | None, family: int = socket.AF_INET, host: str = "127.0.0.1") -> None:
         with socket.socket(family) as listener:
-            listener.bind((host, 0))
+            bind(listener, host)
             listener.listen(8)
             self.client = socket.socket(family)
+            bind(self.client, host)
             self.client.connect(listener.getsockname()[:2])
             self.server, _ = listener.accept()
         for end in (self.client, self.server):
