@@ -90,7 +90,8 @@ def _observations(config: LatencyConfig, kernel: KernelFacts) -> tuple[Observati
         ),
         Observation("state", (AttachPoint(Way.TRACEPOINT, "inet_sock_set_state", "state_btf"),)),
     ]
-    if kernel.has_name("tcp_sendpage_locked"):  # before 6.5, sendfile's own way
-        points = tuple(p for p in ways("tcp_sendpage_locked", "send") if p.way is not Way.TRACEPOINT)
+    # before 6.5, sendfile's own way; compilers inline tcp_sendpage_locked into its caller, and not what it calls
+    if kernel.has_name("do_tcp_sendpages"):
+        points = tuple(p for p in ways("do_tcp_sendpages", "send") if p.way is not Way.TRACEPOINT)
         observations.append(Observation("sendfile", points, needed=False, without="what sendfile and splice send"))
     return tuple(observations)
