@@ -51,7 +51,7 @@ def test_requests_and_services_lie_within_the_programs_own_times(events: LivePro
     server.join(20)
     row = ends.row("client")
     ends.close()
-    mine = [e for e in seen if str(ends.port) in (e["source"] + e["destination"])]
+    mine = [e for e in seen if f":{ends.port}" in e["source"] + e["destination"]]
     requests = [e for e in mine if e["type"] == "request"]
     services = [e for e in mine if e["type"] == "service"]
     assert len(requests) == len(services) == ROUNDS

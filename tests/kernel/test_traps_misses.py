@@ -53,16 +53,14 @@ def alone(way: str) -> Iterator[LiveProbe]:
         yield attached
 
 
-def recursive(probe: LiveProbe, stack: ExitStack, way: Way, code: bytes, target: str) -> None:
-    """Attaches a program and puts it among the probe's."""
-    types = Types(kernel.detect().btf_bytes())
-    functions, tracepoints = ([target], []) if way is Way.FENTRY else ([], [target])
-    number = target_ids(types, functions=functions, tracepoints=tracepoints)[f"{way.value}:{target}"]
+def attached(stack: ExitStack, way: Way, code: bytes, target: str) -> int:
+    """The descriptor of a program that is attached."""
+    names = {Way.FENTRY: ([target], []), Way.TRACEPOINT: ([], [target])}[way]
+    number = target_ids(Types(kernel.detect().btf_bytes()), *names)[f"{way.value}:{target}"]
     program, _ = bpf.load_program(way, "recursive", code, number)
     stack.callback(os.close, program)
     stack.callback(os.close, bpf.attach(way, program, target))
-    probe.programs.append(program)
-    stack.callback(probe.programs.remove, program)
+    return program
 
 
 def test_programs_missed(alone: LiveProbe, way: str) -> None:
@@ -81,11 +79,11 @@ def test_programs_missed(alone: LiveProbe, way: str) -> None:
         elif way == "fentry":
             table = bpf.create_map(HASH, "table", 8, 8, 1, 0)
             stack.callback(os.close, table)
-            recursive(alone, stack, Way.FENTRY, deletes(table), "htab_map_delete_elem")
+            alone.programs.append(attached(stack, Way.FENTRY, deletes(table), "htab_map_delete_elem"))
             expected = delete_some(table)
         else:
-            recursive(alone, stack, Way.TRACEPOINT, prints(), "bpf_trace_printk")
-            expected = print_some(stack)
+            alone.programs.append(attached(stack, Way.TRACEPOINT, prints(), "bpf_trace_printk"))
+            expected = print_some()
         missed = alone.result()["lost"]["programs_missed"]
         if way == "kprobe" and not missed:
             pytest.skip("not on this kernel: it does not count what kprobes miss")
@@ -101,13 +99,10 @@ def delete_some(table: int) -> int:
     return 3
 
 
-def print_some(stack: ExitStack) -> int:
+def print_some() -> int:
     """Has a program on signals print three times."""
-    number = target_ids(Types(kernel.detect().btf_bytes()), functions=[], tracepoints=["signal_generate"])
-    program, _ = bpf.load_program(Way.TRACEPOINT, "printing", prints(), number["tracepoint:signal_generate"])
-    stack.callback(os.close, program)
-    link = bpf.attach(Way.TRACEPOINT, program, "signal_generate")
-    for _ in range(3):
-        os.kill(os.getpid(), signal.SIGWINCH)
-    os.close(link)
+    with ExitStack() as stack:
+        attached(stack, Way.TRACEPOINT, prints(), "signal_generate")
+        for _ in range(3):
+            os.kill(os.getpid(), signal.SIGWINCH)
     return 3

@@ -5,10 +5,13 @@ from __future__ import annotations
 import os
 import socket
 import struct
+import threading
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from .conftest import LiveProbe, Pair
+from .peer import Peer
 
 PAUSE = 0.02
 RESET = struct.pack("ii", 1, 0)
@@ -108,17 +111,17 @@ def test_counters_shared_between_cpus(pair: Callable[..., Pair], probe: LiveProb
     """Nothing gets lost where several CPUs count at once: totals are the sums of the connections."""
     cpus = os.cpu_count() or 1
     times, pairs = 8000 if cpus > 1 else 200, [pair() for _ in range(2 * cpus)]
-    children = []
-    for ends in pairs:  # threads of Python would take turns
-        child = os.fork()
-        if not child:
-            try:
-                ends.exchange(times)
-            finally:
-                os._exit(0)
-        children.append(child)
-    for child in children:
-        assert os.waitpid(child, 0)[1] == 0
+    code = f"for _ in range({times}): s[0].send(b'?'); s[1].recv(9); s[1].send(b'!'); s[0].recv(9)"
+    with ExitStack() as stack:
+        peers = [stack.enter_context(Peer()) for _ in pairs]  # threads of Python would take turns
+        threads = [
+            threading.Thread(target=peer.run, args=(code, ends.client, ends.server))
+            for peer, ends in zip(peers, pairs, strict=True)
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
     assert [ends.events() for ends in pairs] == [(times, times)] * len(pairs)
     result = probe.result()
     rows = result["connections"].values()
