@@ -110,6 +110,8 @@ class GuestItem(pytest.Item):
         for data in reports.get(self.test, []):
             report = self.config.hook.pytest_report_from_serializable(config=self.config, data=data)
             report.nodeid = self.nodeid
+            if isinstance(report.longrepr, list):  # JSON has no tuples
+                report.longrepr = tuple(report.longrepr)
             yield report
         if not any(report["when"] == "teardown" for report in reports.get(self.test, [])):
             text = trouble or f"the guest has not run this test; what it printed: {self.guest.results / 'console'}"
