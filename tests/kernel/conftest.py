@@ -13,6 +13,7 @@ import mmap
 import os
 import random
 import socket
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from typing import Any
@@ -34,6 +35,8 @@ from probekit.plugins import PROBES
 from .peer import Peer
 
 WAYS = ("fentry", "kprobe", "tracepoint")
+SETTLE = 0.05
+"""Seconds in which a program that runs while it is detached ends."""
 LACKING = ("this kernel has no ", "the kernel refuses programs of this kind: ")
 """How the reasons begin that are facts of a kernel. Any other reason not to attach is a fault."""
 
@@ -71,6 +74,11 @@ class LiveProbe:
     def _collect(self) -> None:
         self._collector = Collector([self._running])
         self._collector.start()
+
+    def detach(self) -> None:
+        """Ends the measurement: from here on nothing changes, and a snapshot is of one instant."""
+        self._loaded.detach()
+        time.sleep(SETTLE)
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -235,6 +243,13 @@ def older() -> Iterator[list[Pair]]:
 @pytest.fixture(scope="session")
 def probe(way: str, older: list[Pair]) -> Iterator[LiveProbe]:
     """The probe as it is by default, attached once for all tests of a way."""
+    with live(way) as attached:
+        yield attached
+
+
+@pytest.fixture
+def alone(way: str) -> Iterator[LiveProbe]:
+    """A probe of the test's own, as it is by default."""
     with live(way) as attached:
         yield attached
 

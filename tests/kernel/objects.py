@@ -8,6 +8,7 @@ from typing import Any
 ROOM = 64
 SMALL = {"mode": "events", "buffer": "4KiB", "max_connections": ROOM, "pickup": True, "outlier": "1s"}
 """Latency with little room, so that losing something is cheap."""
+EVENTS = {"mode": "events"}
 
 
 def _latency() -> Iterator[dict[str, Any]]:
@@ -15,6 +16,7 @@ def _latency() -> Iterator[dict[str, Any]]:
     for way in ("fentry", "kprobe", "tracepoint"):
         yield {"attach": way}
         yield {"attach": way, **SMALL}
+        yield {"attach": way, **EVENTS}
 
 
 OBJECTS: list[tuple[str, dict[str, Any]]] = [("latency", options) for options in _latency()]

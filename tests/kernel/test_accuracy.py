@@ -14,7 +14,7 @@ from collections.abc import Iterator
 import pytest
 
 from .conftest import LiveProbe, Pair, live
-from .objects import SMALL
+from .objects import EVENTS
 
 DELAY = 0.005
 ROUNDS = 30
@@ -23,7 +23,7 @@ ROUNDS = 30
 @pytest.fixture
 def events(way: str) -> Iterator[LiveProbe]:
     """A probe that streams events."""
-    with live(way, **SMALL) as attached:
+    with live(way, **EVENTS) as attached:
         yield attached
 
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import signal
 import struct
-from collections.abc import Iterator
 from contextlib import ExitStack
 
 import pytest
@@ -18,7 +17,7 @@ from probekit import bpf, kernel
 from probekit.compile.btf import Types, target_ids
 from probekit.model import Way
 
-from .conftest import LiveProbe, Pair, live
+from .conftest import LiveProbe, Pair
 
 HASH = 1  # enum bpf_map_type
 
@@ -44,13 +43,6 @@ def deletes(fd: int) -> bytes:
         (0x7A, 0x0A, -8, 0), (0xBF, 0xA2, 0, 0), (0x07, 0x02, 0, -8), (0x18, 0x11, 0, fd), (0, 0, 0, 0),
         (0x85, 0, 0, 3), *END,
     )  # fmt: skip
-
-
-@pytest.fixture
-def alone(way: str) -> Iterator[LiveProbe]:
-    """A probe of this test's own."""
-    with live(way) as attached:
-        yield attached
 
 
 def attached(stack: ExitStack, way: Way, code: bytes, target: str) -> int:

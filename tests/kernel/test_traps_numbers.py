@@ -107,10 +107,10 @@ def test_counter_wrap_of_sequence_numbers(probe: LiveProbe) -> None:
     assert rows[f"127.0.0.1:{other_port}"]["events"] == 3
 
 
-def test_counters_shared_between_cpus(pair: Callable[..., Pair], probe: LiveProbe) -> None:
+def test_counters_shared_between_cpus(alone: LiveProbe) -> None:
     """Nothing gets lost where several CPUs count at once: totals are the sums of the connections."""
     cpus = os.cpu_count() or 1
-    times, pairs = 8000 if cpus > 1 else 200, [pair() for _ in range(2 * cpus)]
+    times, pairs = 8000 if cpus > 1 else 200, [Pair(alone) for _ in range(2 * cpus)]
     code = f"for _ in range({times}): s[0].send(b'?'); s[1].recv(9); s[1].send(b'!'); s[0].recv(9)"
     with ExitStack() as stack:
         peers = [stack.enter_context(Peer()) for _ in pairs]  # threads of Python would take turns
@@ -122,8 +122,11 @@ def test_counters_shared_between_cpus(pair: Callable[..., Pair], probe: LiveProb
             thread.start()
         for thread in threads:
             thread.join()
+    for ends in pairs:
+        ends.close()
+    alone.detach()
     assert [ends.events() for ends in pairs] == [(times, times)] * len(pairs)
-    result = probe.result()
+    result = alone.result()
     rows = result["connections"].values()
     for measure, side in (("request", "client"), ("service", "server")):
         total = sum(row["events"] for row in rows if row["side"] == side)

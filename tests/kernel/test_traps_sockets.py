@@ -73,13 +73,15 @@ def test_an_address_reused_whose_forerunners_end_was_missed(pair: Callable[..., 
     assert reused, "the kernel used no address again"
 
 
-def test_loopback_both_ends(pair: Callable[..., Pair], probe: LiveProbe) -> None:
-    ends = pair()
+def test_loopback_both_ends(alone: LiveProbe) -> None:
+    ends = Pair(alone)
     ends.exchange(5)
+    ends.close()
+    alone.detach()
     client, server = ends.row("client"), ends.row("server")
     assert (client["source"], client["destination"]) == (server["destination"], server["source"])
     assert (client["events"], server["events"]) == (5, 5)
-    result = probe.result()
+    result = alone.result()
     rows = result["connections"].values()
     sums = {side: sum(row["events"] for row in rows if row["side"] == side) for side in ("client", "server")}
     assert result["event_type_breakdown"] == {"request": sums["client"], "service": sums["server"]}
