@@ -280,7 +280,8 @@ def _report(title: str, facts: Any) -> bool:
     for fact in facts:
         mark, colour = {True: ("ok", "green"), False: ("no", "red"), None: ("  ", None)}[fact.good]
         click.secho(f"  {mark} ", fg=colour, nl=False)
-        click.echo(f"{fact.name}: {fact.text}" if fact.text else fact.name)
+        text = fact.text.replace("\n", "\n         ")  # what the verifier says takes several lines
+        click.echo(f"{fact.name}: {text}" if text else fact.name)
         if fact.good is False and fact.remedy:
             click.secho(f"     {fact.remedy}", fg="cyan")
         good &= fact.good is not False

@@ -145,6 +145,8 @@ class Object:
         maps: Its maps.
         programs: Instructions of each C function.
         targets: BTF type id of each function and tracepoint of the plan that this kernel has.
+        files: Source files that `lines` refers to.
+        lines: For each C function where the source line changes: u32 triples of instruction, place in `files`, line.
     """
 
     key: str
@@ -152,6 +154,8 @@ class Object:
     maps: tuple[MapSpec, ...]
     programs: Mapping[str, bytes]
     targets: Mapping[str, int]
+    files: tuple[str, ...] = ()
+    lines: Mapping[str, bytes] = field(factory=dict)
 
 
 @frozen
@@ -171,7 +175,12 @@ class LiveMap:
 
 @frozen
 class Refusal:
-    """A way that this kernel does not take, and why."""
+    """A way that this kernel does not take, and why.
+
+    Attributes:
+        point: The way.
+        reason: A line; where the verifier refuses a program, further ones for its author.
+    """
 
     point: AttachPoint
     reason: str
