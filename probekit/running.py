@@ -74,7 +74,7 @@ class Running:
     def aggregate(self) -> None:
         """Decodes and aggregates what was collected."""
         while self._collected:
-            self._take(*self._collected.popleft())
+            self.take(*self._collected.popleft())
 
     def drain(self) -> None:
         """Decodes and aggregates everything that the sources have.
@@ -87,7 +87,7 @@ class Running:
         for reader, decode in self._maps:
             batch = reader.read()
             if batch is not None:
-                self._take(decode, batch)
+                self.take(decode, batch)
         self.collect()
         self.aggregate()
 
@@ -104,7 +104,8 @@ class Running:
         lost = {**figures.lost, "programs_missed": self.loaded.missed(), "records_undecoded": foreign}
         return attrs.evolve(figures, lost=lost)
 
-    def _take(self, decode: Decoder, batch: Batch) -> None:
+    def take(self, decode: Decoder, batch: Batch) -> None:
+        """Decodes and aggregates one batch."""
         if self.broken:
             return
         try:
@@ -176,16 +177,21 @@ def _read_only(columns: Columns) -> Columns:
 def start(planned: Planned, loaded: Loaded, plugins: Plugins, kernel: KernelFacts, stack: ExitStack) -> Running:
     """Opens the sources of an attached probe; the stack closes them."""
     call = functools.partial(plugins.call, PROBES, planned.name, probe=planned.name, config=planned.config)
-    parts = [Part(call("probekit_aggregate"), functools.partial(plugins.blaming, PROBES, planned.name))]
-    for added in planned.aggregates:
-        aggregator = plugins.call(
-            AGGREGATORS, added.kind, "probekit_aggregate", probe=planned.name, config=added.settings
-        )
-        parts.append(Part(aggregator, functools.partial(plugins.blaming, AGGREGATORS, added.kind), added.kind))
     readers: list[tuple[Reader, Decoder]] = []
     for source in planned.plan.sources:
         live = loaded.maps[source.map]
         reader = open_reader(source, live, kernel.cpus)
         stack.callback(reader.close)
         readers.append((reader, call("probekit_decode", source=source, map=live)))
-    return Running(planned.name, loaded, readers, parts)
+    return Running(planned.name, loaded, readers, parts_of(planned, plugins))
+
+
+def parts_of(planned: Planned, plugins: Plugins) -> list[Part]:
+    """A probe's own aggregator, and those that are added to it."""
+    own = plugins.call(PROBES, planned.name, "probekit_aggregate", probe=planned.name, config=planned.config)
+    parts = [Part(own, functools.partial(plugins.blaming, PROBES, planned.name))]
+    for added in planned.aggregates:
+        arguments = {"probe": planned.name, "config": added.settings}
+        aggregator = plugins.call(AGGREGATORS, added.kind, "probekit_aggregate", **arguments)
+        parts.append(Part(aggregator, functools.partial(plugins.blaming, AGGREGATORS, added.kind), added.kind))
+    return parts

@@ -62,3 +62,6 @@ def text(values: Array) -> Array:
         values: Shape (n,), fixed-size bytes.
     """
     return np.array([value.decode(errors="replace") for value in values.tolist()], dtype=np.str_)
+
+
+__all__ = ["address_text", "endpoint_text", "fields", "text"]

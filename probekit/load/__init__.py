@@ -14,7 +14,7 @@ from contextlib import ExitStack
 from types import TracebackType
 
 from .. import bpf
-from ..errors import AttachError, LoadError
+from ..errors import AttachError, LoadError, VerifierError
 from ..kernel import PRIVILEGES, KernelFacts
 from ..model import Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Refusal, Way
 from . import verifier
@@ -22,6 +22,7 @@ from . import verifier
 _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
+_REFUSED = "the kernel refuses the program"
 LAYOUT = "_layout"
 """A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
 
@@ -109,7 +110,8 @@ class Loaded:
             ways = "\n".join(
                 textwrap.indent(f"{r.point.way.value} {r.point.target}: {r.reason}", "  ") for r in refused
             )
-            raise AttachError(f"{name} cannot be observed on this kernel:\n{ways}", _privileges(self._kernel))
+            kind = VerifierError if any(r.reason.startswith(_REFUSED) for r in refused) else AttachError
+            raise kind(f"{name} cannot be observed on this kernel:\n{ways}", _privileges(self._kernel))
         return Attached(name, None, tuple(refused))
 
     def try_point(self, point: AttachPoint) -> str | None:
@@ -148,7 +150,7 @@ class Loaded:
         """The verifier's reason: the program is loaded once more for its words, and once more for its instructions."""
         words, log = (self._log(point, code, target, level) for level in (bpf.LOG_WORDS, bpf.LOG_INSTRUCTIONS))
         reason = verifier.summary(words)
-        told = f"the kernel refuses the program: {error.strerror}{f' ({reason})' if reason else ''}"
+        told = f"{_REFUSED}: {error.strerror}{f' ({reason})' if reason else ''}"
         details = verifier.details(self._compiled, point.program, reason, log)
         return told + textwrap.indent(f"\n{details}" if details else "", "  ")
 
