@@ -192,6 +192,34 @@ def list_plugins() -> None:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
+@commands.group()
+def new() -> None:
+    """Write the package of a new probe or exporter."""
+
+
+@new.command(name="probe")
+@click.argument("name")
+def new_probe(name: str) -> None:
+    """Write a probe that measures how long processes live, to be changed."""
+    _new(PROBES, name)
+
+
+@new.command(name="exporter")
+@click.argument("name")
+def new_exporter(name: str) -> None:
+    """Write an exporter that makes Markdown pages, to be changed."""
+    _new(EXPORTERS, name)
+
+
+def _new(group: str, name: str) -> None:
+    from .new import write
+
+    folder = write(group, name, plugins.discover(), Path())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        click.echo(path)
+    click.echo(f"next: cd {folder} && pip install --editable '.[dev]' && pytest", err=True)
+
+
 @commands.group(name="config")
 def config_group() -> None:
     """Write and check configuration files."""

@@ -6,7 +6,7 @@ import json
 import re
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -210,7 +210,7 @@ def _snapshot_faults(found: Plugins, snapshot: Snapshot, what: str) -> Iterator[
         for exporter in found.names(EXPORTERS):
             try:
                 config = _in_folder(found.config_type(EXPORTERS, exporter), exporter, Path(folder), {})
-                _export(found, exporter, config, [attrs.evolve(snapshot, final=False), snapshot])
+                export(found, exporter, config, [attrs.evolve(snapshot, final=False), snapshot])
             except Exception as error:
                 yield f"{what}: the exporter {exporter} cannot take them: {type(error).__name__}: {error}"
 
@@ -219,8 +219,8 @@ def _exporter(found: Plugins, name: str, kind: type, options: Mapping[str, Any])
     with tempfile.TemporaryDirectory() as folder:
         config = _in_folder(kind, name, Path(folder), options)
         try:
-            _export(found, name, config, [])
-            _export(found, name, config, [sample(final=False), sample(), sample("another")])
+            export(found, name, config, [])
+            export(found, name, config, [sample(final=False), sample(), sample("another")])
         except Exception as error:
             yield f"export: {type(error).__name__}: {error}"
         if any(field.name == "path" for field in attrs.fields(kind)):
@@ -243,7 +243,8 @@ def _in_folder(kind: type, name: str, folder: Path, options: Mapping[str, Any]) 
     return kind(**{**path, **options})
 
 
-def _export(found: Plugins, name: str, config: Any, snapshots: list[Snapshot]) -> None:
+def export(found: Plugins, name: str, config: Any, snapshots: Iterable[Snapshot]) -> None:
+    """Sends snapshots through an exporter."""
     exporter = found.call(EXPORTERS, name, "probekit_export", exporter=name, config=config)
     with exporter as entered:
         for snapshot in snapshots:

@@ -25,7 +25,7 @@ import pytest
 from . import kernel, pipeline, plugins
 from .compile import compile_plan
 from .config import structure
-from .contract import Unchecked, contract_faults
+from .contract import Unchecked, contract_faults, export, sample
 from .drain import Reader, open_reader
 from .errors import AttachError, MissingError, VerifierError
 from .kernel import PRIVILEGES, KernelFacts
@@ -200,6 +200,21 @@ def assert_plugin_contract(
         pytest.skip(f"{kind} {name} keeps what could be checked here; not checked: {'; '.join(unchecked)}")
 
 
+def exported(name: str, *snapshots: Snapshot, **options: Any) -> None:
+    """Sends snapshots through an installed exporter, as a run does.
+
+    Args:
+        name: The exporter's name.
+        snapshots: Such as `sample()`, or what a harness gives.
+        options: Of its TOML table.
+    """
+    found = plugins.discover()
+    types = [partial(found.config_type, group) for group in (PROBES, AGGREGATORS, EXPORTERS)]
+    document = {"export": [{"kind": name, **options}]}
+    (settings,) = structure(document, (), types[0], types[1], types[2], "the test's options").exports
+    export(found, name, settings.settings, snapshots)
+
+
 class _Nowhere:
     """In place of what is loaded, where nothing is."""
 
@@ -234,3 +249,13 @@ def _or_skip(facts: KernelFacts, do: Callable[[], Any]) -> Any:
         raise
     except AttachError as error:
         pytest.skip(f"not on this kernel: {error.message}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--record`, for tests that make the recordings which others read."""
+    parser.getgroup("probekit").addoption("--record", action="store_true", help="make recordings of batches again")
+
+
+__all__ = [
+    "Harness", "Harnesses", "Live", "Recording", "assert_plugin_contract", "exported", "probe_harness", "sample",
+]  # fmt: skip
