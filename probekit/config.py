@@ -164,7 +164,7 @@ def structure(
             problems.append(f"probe.{name}: {error.message}" if name in tables else error.message)
             continue
         settings[name] = _table(tables.get(name, {}), kind, f"probe.{name}", problems)
-    aggregates = _aggregates(document, aggregator_type, tuple(settings), problems)
+    aggregates = _aggregates(document, aggregator_type, probe_type, problems)
     exports = [
         Export(kind, _table(table, kind_type, place, problems), place)
         for place, kind, table, kind_type in _kinds(document, "export", exporter_type, problems)
@@ -185,24 +185,24 @@ def structure(
 
 
 def _aggregates(
-    document: Mapping[str, Any], type_of: TypeOf, probes: tuple[str, ...], problems: list[str]
+    document: Mapping[str, Any], type_of: TypeOf, probe_type: TypeOf, problems: list[str]
 ) -> list[Aggregate]:
     """Aggregators with the probe that each is added to, also those of probes that do not run."""
     aggregates: list[Aggregate] = []
     for place, kind, table, kind_type in _kinds(document, "aggregate", type_of, problems):
         probe = table.pop("probe", None)
-        if probe not in probes:
+        if not isinstance(probe, str):
             shown = f" = {_show(probe)}" if probe is not None else ""
-            problems.append(f"{place}.probe{shown}: has to name a probe of this file or command{_of(probes)}")
+            problems.append(f"{place}.probe{shown}: has to name the probe that it is added to")
             continue
+        try:
+            probe_type(probe)
+        except InputError as error:
+            problems.append(f"{place}.probe: {error.message}")
         if any((other.kind, other.probe) == (kind, probe) for other in aggregates):
             problems.append(f"{place}: {kind} is added to {probe} already")
         aggregates.append(Aggregate(kind, probe, _table(table, kind_type, place, problems)))
     return aggregates
-
-
-def _of(names: tuple[str, ...]) -> str:
-    return f" ({', '.join(names)})" if names else ""
 
 
 def _kinds(

@@ -19,6 +19,7 @@ from .drain.layout import as_dtype
 from .errors import CompileError, ExportError, MissingError, ProbekitError
 from .export import document, rows
 from .model import (
+    LAYOUT,
     AttachPlan,
     Batch,
     Bucket,
@@ -171,7 +172,7 @@ def _zeros(plan: AttachPlan, compiled: Object, cpus: int) -> tuple[list[Batch], 
     batches, maps = [], {}
     for source in plan.sources:
         spec = specs[source.map]
-        layout = specs.get(f"{source.map}_layout", spec).value
+        layout = specs.get(source.map + LAYOUT, spec).value
         maps[source.map] = LiveMap(spec, -1, layout)
         dtype = as_dtype(layout)
         if source.kind is SourceKind.HASH:

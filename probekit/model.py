@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # programs are attached before NumPy is imported, which takes
 Array: TypeAlias = "NDArray[Any]"
 
 
+LAYOUT = "_layout"
+"""A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
+
+
 class Way(str, enum.Enum):
     """A way of attaching a program to the kernel."""
 

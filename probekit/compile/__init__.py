@@ -15,7 +15,7 @@ from typing import Any
 
 from ..errors import CompileError, MissingError
 from ..kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
-from ..model import AttachPlan, MapSpec, Object, Way
+from ..model import LAYOUT, AttachPlan, MapSpec, Object, SourceKind, Way
 from ..paths import bpf_folder
 from . import headers, layouts, messages, prune, worker
 from .btf import Types, target_ids
@@ -46,6 +46,7 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
     key = object_key(plan, kernel)
     compiled = cache.load(key, version)
     if compiled is not None:
+        _check(plan, compiled)  # which sources a plan drains is no part of the key
         return compiled
     tree = cache.tree(
         _digest(kernel.btf_digest(), kernel.release, version, Path(headers.__file__).read_bytes()),
@@ -60,12 +61,27 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
         except CompileError:
             header.write_text(_all_types(tree, plan, types))
             compiled = _compile(plan, types, tree, header, key, version)
-    missing = [program for program in plan.programs() if program not in compiled.programs]
-    if missing:
-        raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
+    _check(plan, compiled)
     with contextlib.suppress(MissingError):  # the next start compiles again; this one need not fail
         cache.store(compiled)
     return compiled
+
+
+def _check(plan: AttachPlan, compiled: Object) -> None:
+    """Refuses a plan that names what its C source has not."""
+    missing = [program for program in plan.programs() if program not in compiled.programs]
+    if missing:
+        raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
+    maps = {spec.name for spec in compiled.maps}
+    for source in plan.sources:
+        if source.map not in maps:
+            there = ", ".join(sorted(name for name in maps if not name.endswith(LAYOUT))) or "none"
+            raise CompileError(f"{plan.source} has no map {source.map}, which the plan drains (there is: {there})")
+        if source.kind is SourceKind.RING and source.map + LAYOUT not in maps:
+            raise CompileError(
+                f"{plan.source} does not say what the records of the ring buffer {source.map} are",
+                f"add LAYOUT({source.map}, struct ...) of programs.h after it",
+            )
 
 
 def load_object(plan: AttachPlan, kernel: KernelFacts, folder: Path) -> Object:

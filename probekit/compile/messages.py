@@ -122,7 +122,7 @@ def complaints(messages: str, ours: Collection[str], lines: Sequence[int] = ()) 
     for text in messages.splitlines():
         place = _PLACE.match(text)
         if place is None:
-            relevant = relevant and (not found[-1].shown or text.startswith(" "))
+            relevant = relevant and bool(text.strip()) and (not found[-1].shown or text.startswith(" "))
             if relevant:
                 found[-1] = evolve(found[-1], shown=(*found[-1].shown, text.rstrip()))
             continue

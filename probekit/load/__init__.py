@@ -16,15 +16,13 @@ from types import TracebackType
 from .. import bpf
 from ..errors import AttachError, LoadError, VerifierError
 from ..kernel import PRIVILEGES, KernelFacts
-from ..model import Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Refusal, Way
+from ..model import LAYOUT, Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Refusal, Way
 from . import verifier
 
 _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
 _REFUSED = "the kernel refuses the program"
-LAYOUT = "_layout"
-"""A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
 
 
 class Loaded:

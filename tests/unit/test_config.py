@@ -436,10 +436,11 @@ def test_an_aggregator_of_a_probe_that_does_not_run_is_checked_and_left_out() ->
 @pytest.mark.parametrize(
     ("entry", "problem"),
     [
-        ({"kind": "tally"}, "aggregate[0].probe: has to name a probe of this file or command (wiggle)"),
+        ({"kind": "tally"}, "aggregate[0].probe: has to name the probe that it is added to"),
+        ({"kind": "tally", "probe": 3}, "aggregate[0].probe = 3: has to name the probe that it is added to"),
         (
-            {"kind": "tally", "probe": "wobble"},
-            'aggregate[0].probe = "wobble": has to name a probe of this file or command (wiggle)',
+            {"kind": "tally", "probe": "wabble"},
+            "aggregate[0].probe: unknown probe 'wabble', did you mean wobble?",
         ),
         ({"probe": "wiggle"}, "aggregate[0].kind: has to name an aggregator; `probekit list` shows them"),
         (
