@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
 import re
 import tempfile
@@ -9,6 +10,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import attrs
 import numpy as np
@@ -113,10 +115,13 @@ def _options(kind: type, readme: str, options: Mapping[str, Any]) -> Iterator[st
 
 
 def _readme(distribution: str) -> str:
-    import importlib.metadata
-
-    metadata = importlib.metadata.metadata(distribution)
-    return str(metadata.get("Description") or metadata.get_payload())  # type: ignore[attr-defined]
+    """A package's README: of an editable one as it is now, of others as it was when the wheel was built."""
+    installed = importlib.metadata.distribution(distribution)
+    origin = json.loads(installed.read_text("direct_url.json") or "{}")  # PEP 610
+    if origin.get("dir_info", {}).get("editable"):
+        folder = Path(unquote(urlsplit(origin["url"]).path))
+        return "".join(path.read_text(encoding="utf-8") for path in folder.glob("README*"))
+    return str(installed.metadata.get("Description") or installed.metadata.get_payload())  # type: ignore[attr-defined]
 
 
 def _probe(found: Plugins, harness: Any) -> Iterator[str]:

@@ -32,7 +32,7 @@ def write(group: str, name: str, found: Plugins, folder: Path) -> Path:
     if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
         raise InputError(f"{name!r} cannot be a plugin's name", "small letters, digits and _, as a Python module's")
     for info in found.infos(group, name):
-        raise InputError(f"there is a {word} of that name already: {info}", "take another name")
+        raise InputError(f"there is {_article(word)} {word} of that name already: {info}", "take another name")
     target = folder / f"probekit-{name.replace('_', '-')}"
     spellings = {
         f"probekit-{stand_in}": target.name,
@@ -51,6 +51,10 @@ def write(group: str, name: str, found: Plugins, folder: Path) -> Path:
     except OSError as error:
         raise InputError(f"{error.filename}: cannot be written: {error.strerror}") from None
     return target
+
+
+def _article(word: str) -> str:
+    return "an" if word[0] in "aeiou" else "a"
 
 
 def _is_ours(path: Path) -> bool:

@@ -35,7 +35,7 @@ class Environment:
         return subprocess.run(command, capture_output=True, text=True, timeout=90, cwd=cwd)
 
     def module(self, *arguments: str, cwd: Path) -> Done:
-        return subprocess.run([self.python, "-m", *arguments], capture_output=True, text=True, timeout=100, cwd=cwd)
+        return subprocess.run([self.python, "-m", *arguments], capture_output=True, text=True, timeout=250, cwd=cwd)
 
     def install(self, *packages: Path) -> None:
         """Builds a wheel of each package and installs it."""
