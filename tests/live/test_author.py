@@ -50,9 +50,6 @@ def test_a_new_package_passes_its_own_tests_and_linters(
         done = environment.module(*command, cwd=folder / package)
         assert done.returncode == 0, done.stdout + done.stderr
         assert "skipped" not in done.stdout
-    for source in (folder / package).glob("*/*.c"):
-        style = f"--style=file:{ROOT / '.clang-format'}"
-        assert subprocess.run(["clang-format", style, "--dry-run", "--Werror", str(source)]).returncode == 0
 
 
 def test_a_new_probe_comes_out_of_a_new_exporter(fresh: tuple[Environment, Path], tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ast
 import csv
 import json
+import os
 import re
 import shutil
 import socket
@@ -18,6 +19,8 @@ import pytest
 
 import probekit
 
+from ..bench import plugins
+from .conftest import PROBEKIT
 from .packages import THIRD_PARTY, Environments
 
 PACKAGES = {"dns": "probe", "ports": "aggregator", "sqlite": "exporter"}
@@ -165,3 +168,15 @@ def _echo(listener: socket.socket) -> None:
     with peer:
         while peer.recv(1):
             peer.sendall(b"!")
+
+
+def test_plugins_that_are_not_used_are_not_imported(tmp_path: Path) -> None:
+    plugins.install(tmp_path)  # each of their modules ends the process
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    listed = subprocess.run([PROBEKIT, "list"], env=environment, capture_output=True, text=True)
+    assert listed.stdout.count("idle_") == 2 * 3 * plugins.PLUGINS + 3 * plugins.PLUGINS
+    command = [PROBEKIT, "run", "latency", "--duration", "100ms", "--export", "json:/dev/null"]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    used = subprocess.run([PROBEKIT, "run", "idle_3"], env=environment, capture_output=True, text=True)
+    assert "this plugin is not used" in used.stderr
