@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import importlib
+import inspect
+import re
 import sys
+import types
 from pathlib import Path
+from typing import Any
 
-from probekit import plugins, reference
-from probekit.plugins import EXPORTERS, PROBES
+import probekit
+from probekit import hookspecs, plugins, reference
+from probekit.plugins import EXPORTERS, HOOKS, NEEDED, PROBES, WORDS
 
 DOCS = Path(__file__).parent
 HEAD = """\
@@ -19,21 +25,128 @@ Made by `./dev docs` from the configuration classes. `probekit config init laten
 Nothing is coerced and no unknown key is passed over: a file that has one is refused, with the path, the value and what
 is allowed. Exporters run in the order of the file, and each gets every snapshot: one at each interval, one at the end.
 
+`[[aggregate]]` adds an aggregator of another package to a probe: `kind` names it, `probe` the probe, and further
+options are its own. Its figures come out with the probe's, with its name and a dot before each.
+
+"""
+HOOKS_HEAD = """\
+# Hooks and the public interface
+
+Made by `./dev docs` from `probekit/hookspecs.py` and `probekit/__init__.py`. [Write a probe](write-a-probe.md) goes
+through a whole package.
+
+## Plugins
+
+A plugin is a module that an entry point of a Python package names; the entry point's name is the plugin's. The entry
+point's group says what it is and which hooks it implements, each a function marked with `@probekit.hook`:
+
+"""
+HOOKS_RULES = """\
+
+A plugin is imported when its name is first used: in a configuration file, or as an argument. A hook is called once,
+while a run is put together, and never for an event or a batch; what it returns is called directly. The core calls a
+hook of one plugin only, so that a plugin need not ask whether it is meant. An implementation may leave out arguments
+that it does not need.
+
+What does not keep to this is refused with one message that names the plugin, its package and the version: a module that
+cannot be imported, an unknown or missing hook, an unknown argument, a result of another kind, a name that two packages
+have. What a plugin raises while it measures is told in the same way. An exporter or an added aggregator that fails is
+left out from then on; a probe that fails has no further snapshots; the others go on, and the run ends with exit code 4
+or 2.
+
+## Hooks
+
+"""
+API_HEAD = """\
+## The public interface
+
+Public are the names that `probekit` exports and, of the modules among them, the names that those export; and of the C
+headers in `bpf/include` what their comments describe. They change incompatibly only with the major version, before 1.0
+with the minor one, and the [changelog](../CHANGELOG.md) says so. A hook may get further arguments in any version: an
+implementation names those that it takes. Everything else may change at any time.
+
 """
 
 
 def pages() -> dict[str, str]:
     """The generated pages by file name, for the plugins that come with probekit."""
     found = plugins.discover()
-    types = {
+    kinds = {
         group: {
-            info.name: found.call(group, info.name, "probekit_config", name=info.name)
+            info.name: found.config_type(group, info.name)
             for info in found.describe()
             if info.group == group and info.distribution == "probekit"
         }
         for group in (PROBES, EXPORTERS)
     }
-    return {"configuration.md": HEAD + reference.markdown(types[PROBES], types[EXPORTERS])}
+    return {
+        "configuration.md": HEAD + reference.markdown(kinds[PROBES], kinds[EXPORTERS]),
+        "hooks.md": _hooks(),
+    }
+
+
+def _hooks() -> str:
+    groups = ["| group | what it is | hooks |", "| --- | --- | --- |"]
+    groups += [
+        f"| `{group}` | {WORDS[group]} | {', '.join(f'`{hook}`' for hook in hooks)} |"
+        for group, hooks in NEEDED.items()
+    ]
+    sections = [_hook(getattr(hookspecs, name)) for name in HOOKS]
+    parts = [HOOKS_HEAD + "\n".join(groups), HOOKS_RULES + "\n".join(sections), API_HEAD + "\n".join(_interface())]
+    return "\n".join(parts) + "\n"
+
+
+def _hook(function: Any) -> str:
+    """A hook from its specification: what it is for, each argument with its type, what it returns."""
+    signature = inspect.signature(function)
+    parts = re.split(r"\n(Args|Returns):\n", inspect.getdoc(function) or "")
+    described = dict(zip(parts[1::2], parts[2::2], strict=True))
+    helps = dict(re.findall(r"^    (\w+): (.*(?:\n        .*)*)", described["Args"], re.MULTILINE))
+    assert set(helps) == set(signature.parameters), f"{function.__name__} documents other arguments than it has"
+    rows = [
+        f"| `{name}` | `{parameter.annotation}` | {' '.join(helps[name].split())} |"
+        for name, parameter in signature.parameters.items()
+    ]
+    returns = " ".join(described["Returns"].split())
+    return "\n".join(
+        [f"### `{function.__name__}`", "", parts[0].strip(), "", "| argument | type | what it is |",
+         "| --- | --- | --- |",
+         *rows, "", f"Returns `{signature.return_annotation}`: {returns}", ""]
+    )  # fmt: skip
+
+
+def _interface() -> list[str]:
+    """A table of the names that are public, and one for each public module."""
+    lines = ["### `probekit`", "", "| name | what it is |", "| --- | --- |"]
+    modules = []
+    for name in probekit.__all__:
+        if isinstance(getattr(probekit, name, None), types.ModuleType) or not hasattr(probekit, name):
+            modules.append(importlib.import_module(f"probekit.{name}"))
+        else:
+            lines.append(f"| `{name}` | {_first_line(getattr(probekit, name), name)} |")
+    for module in modules:
+        lines += ["", f"### `{module.__name__}`", "", "| name | what it is |", "| --- | --- |"]
+        lines += [f"| `{name}` | {_first_line(getattr(module, name), name)} |" for name in module.__all__]
+    return lines
+
+
+def _first_line(value: Any, name: str) -> str:
+    """What a class or function says of itself; values have their words here."""
+    if inspect.isclass(value) or inspect.isfunction(value):
+        return (inspect.getdoc(value) or "").splitlines()[0]
+    return VALUES[name]
+
+
+VALUES = {
+    "Array": "a NumPy array",
+    "Bytes": "a size in bytes, in TOML `4MiB`",
+    "Decoder": "a function from `Batch` to `Columns`",
+    "Harnesses": "the type of the fixture `probe_harness`",
+    "PATH_RULE": "what `check_template` allows, in words",
+    "Seconds": "a duration in seconds, in TOML `60s`",
+    "hook": "marks a function of a plugin as the implementation of the hook of its name",
+    "probe_harness": "the fixture: a function from a probe's name and options to a `Harness`",
+}
 
 
 def main() -> int:

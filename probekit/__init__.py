@@ -1,15 +1,19 @@
 """probekit: a plugin-based eBPF probe framework.
 
-What this module exports is the public API. It changes incompatibly only with the major version, before 1.0 with the
-minor one; everything else may change at any time.
+What this module exports is the public API: the names in `__all__` and, of the modules among them, what those export
+themselves. It changes incompatibly only with the major version, before 1.0 with the minor one; everything else may
+change at any time.
 """
 
 from __future__ import annotations
 
 import pluggy
 
+from .errors import ExportError
+from .kernel import KernelFacts
 from .model import (
     Aggregator,
+    Array,
     Attached,
     AttachPlan,
     AttachPoint,
@@ -38,7 +42,8 @@ hook = pluggy.HookimplMarker("probekit")
 """Marks a function of a plugin as the implementation of the hook of its name."""
 
 __all__ = [
-    "Aggregator", "AttachPlan", "AttachPoint", "Attached", "Batch", "Bucket", "Bytes", "Column", "Columns", "Decoder",
-    "Deferred", "Distribution", "Exporter", "Figures", "LiveMap", "Observation", "Seconds", "Snapshot", "Source",
-    "SourceKind", "Table", "Way", "hook", "option",
+    "Aggregator", "Array", "AttachPlan", "AttachPoint", "Attached", "Batch", "Bucket", "Bytes", "Column", "Columns",
+    "Decoder", "Deferred", "Distribution", "ExportError", "Exporter", "Figures", "KernelFacts", "LiveMap",
+    "Observation", "Seconds", "Snapshot", "Source", "SourceKind", "Table", "Way",
+    "aggregate", "decode", "export", "hook", "option", "testing",
 ]  # fmt: skip

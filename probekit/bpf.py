@@ -24,7 +24,8 @@ PROG_TYPE_TRACING = 26
 _ATTACH_TRACE_RAW_TP = 23
 _ATTACH_TRACE_FENTRY = 24
 _KPROBE_ENTRY = 0
-_LOG_SIZE = 1 << 18
+LOG_INSTRUCTIONS, LOG_WORDS = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS of the kernel's bpf_verifier.h
+_LOG_SIZES = {LOG_INSTRUCTIONS: (1 << 24) - 1, LOG_WORDS: 1 << 16}  # all kernels take up to UINT_MAX >> 8
 
 
 class _LoadOptions(ctypes.Structure):
@@ -83,7 +84,7 @@ def create_map(kind: int, name: str, key_size: int, value_size: int, max_entries
     return _call(create, kind, name[:15].encode(), key_size, value_size, max_entries, flags)
 
 
-def load_program(way: Way, name: str, code: bytes, target: int, log: bool = False) -> tuple[int, str]:
+def load_program(way: Way, name: str, code: bytes, target: int, log: int = 0) -> tuple[int, str]:
     """A loaded program.
 
     Args:
@@ -91,7 +92,7 @@ def load_program(way: Way, name: str, code: bytes, target: int, log: bool = Fals
         name: Shown by bpftool.
         code: Its instructions, with the descriptors of live maps.
         target: BTF id of what it is attached to; 0 for a kprobe.
-        log: Whether the verifier's log is wanted.
+        log: Whether the verifier's log is wanted: LOG_INSTRUCTIONS, or LOG_WORDS for what it says besides.
 
     Returns:
         Descriptor and log; the descriptor is negative with the log of a refusal.
@@ -99,14 +100,14 @@ def load_program(way: Way, name: str, code: bytes, target: int, log: bool = Fals
     Raises:
         OSError: The kernel refuses it, and no log was asked for.
     """
-    buffer = ctypes.create_string_buffer(_LOG_SIZE) if log else None
+    buffer = ctypes.create_string_buffer(_LOG_SIZES[log]) if log else None
     options = _LoadOptions(sz=ctypes.sizeof(_LoadOptions), attach_btf_id=target)
     kind = PROG_TYPE_KPROBE
     if way is not Way.KPROBE:
         kind = PROG_TYPE_TRACING
         options.expected_attach_type = _ATTACH_TRACE_FENTRY if way is Way.FENTRY else _ATTACH_TRACE_RAW_TP
     if buffer is not None:
-        options.log_level, options.log_size, options.log_buf = 1, _LOG_SIZE, ctypes.addressof(buffer)
+        options.log_level, options.log_size, options.log_buf = log, len(buffer), ctypes.addressof(buffer)
     load = _library().bpf_prog_load
     arguments = (
         kind, name[:15].encode(), b"GPL", code, ctypes.c_size_t(len(code) // 8), ctypes.byref(options)

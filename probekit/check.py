@@ -10,11 +10,12 @@ from attrs import frozen
 
 from . import bpf, install
 from .compile import compile_plan, find_libbcc
-from .errors import MissingError, ProbekitError
+from .errors import InputError, MissingError, ProbekitError
 from .kernel import PRIVILEGES, WITH_BTF, KernelFacts, find_bpftool
 from .load import Loaded
 from .model import AttachPoint
 from .pipeline import Planned
+from .plugins import PROBES, Plugins
 
 
 @frozen
@@ -80,6 +81,24 @@ def probe(planned: Planned, kernel: KernelFacts) -> Iterator[Fact]:
                     yield Fact(f"  {_named(point)}", None, reason or "works")
     except ProbekitError as error:
         yield Fact("compile and load", False, error.message, error.hint)
+
+
+def plugins(found: Plugins) -> Iterator[Fact]:
+    """Whether aggregators and exporters can be imported and keep the contract."""
+    for info in found.describe():
+        if info.group == PROBES:
+            continue
+        try:
+            found.config_type(info.group, info.name)
+        except InputError as error:
+            yield fault(error)
+        else:
+            yield Fact(str(info), True, "")
+
+
+def fault(error: ProbekitError) -> Fact:
+    """An error as a line of the report."""
+    return Fact(error.message, False, "", error.hint)
 
 
 def _named(point: AttachPoint) -> str:

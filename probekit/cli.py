@@ -16,7 +16,7 @@ import click
 from . import __version__, config, kernel, plugins
 from .errors import InputError, MissingError, ProbekitError
 from .model import Snapshot
-from .plugins import EXPORTERS, PROBES, Plugins
+from .plugins import AGGREGATORS, EXPORTERS, PROBES, WORDS, Plugins
 from .stop import Stop
 
 
@@ -124,7 +124,7 @@ def run(
         _complain(failure.message, failure.hint)
         if "Broken pipe" in failure.message:
             _quieten()
-    return 4 if failures else 0
+    return min((failure.exit_code for failure in failures), default=0)
 
 
 @commands.command(name="compile")
@@ -166,23 +166,58 @@ def check(probes: tuple[str, ...]) -> int:
     if not facts.privileged or facts.btf is None:
         return 3
     for name in probes or found.names(PROBES):
-        settings = _structure({}, (name,), found, "")
-        good &= _report(name, checks.probe(pipeline.plan(settings, found, facts)[0], facts))
+        try:
+            planned = pipeline.plan(_structure({}, (name,), found, ""), found, facts)[0]
+        except InputError as error:  # one plugin is at fault; the others are looked at all the same
+            if probes:
+                raise
+            good &= _report(name, [checks.fault(error)])
+        else:
+            good &= _report(name, checks.probe(planned, facts))
+    if not probes:
+        good &= _report("other plugins", checks.plugins(found))
     return 0 if good else 3
 
 
 @commands.command(name="list")
 def list_plugins() -> None:
-    """Show the installed probes and exporters."""
-    words = {PROBES: "probe", EXPORTERS: "exporter"}
+    """Show the installed probes, aggregators and exporters."""
     rows = [("KIND", "NAME", "MODULE", "FROM")]
     rows += [
-        (words[info.group], info.name, info.module, f"{info.distribution} {info.version}")
+        (WORDS[info.group], info.name, info.module, f"{info.distribution} {info.version}")
         for info in plugins.discover().describe()
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
         click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+
+
+@commands.group()
+def new() -> None:
+    """Write the package of a new probe or exporter."""
+
+
+@new.command(name="probe")
+@click.argument("name")
+def new_probe(name: str) -> None:
+    """Write a probe that measures how long processes live, to be changed."""
+    _new(PROBES, name)
+
+
+@new.command(name="exporter")
+@click.argument("name")
+def new_exporter(name: str) -> None:
+    """Write an exporter that makes Markdown pages, to be changed."""
+    _new(EXPORTERS, name)
+
+
+def _new(group: str, name: str) -> None:
+    from .new import write
+
+    folder = write(group, name, plugins.discover(), Path())
+    for path in sorted(path for path in folder.rglob("*") if path.is_file()):
+        click.echo(path)
+    click.echo(f"next: cd {folder} && pip install --editable '.[dev]' && pytest", err=True)
 
 
 @commands.group(name="config")
@@ -197,8 +232,8 @@ def init(probes: tuple[str, ...]) -> None:
     from . import reference
 
     found = plugins.discover()
-    exporters = {name: _exporter_type(found)(name) for name in ("json", "csv", "stdout")}
-    click.echo(reference.toml({name: _probe_type(found)(name) for name in probes}, exporters), nl=False)
+    exporters = {name: found.config_type(EXPORTERS, name) for name in ("json", "csv", "stdout")}
+    click.echo(reference.toml({name: found.config_type(PROBES, name) for name in probes}, exporters), nl=False)
 
 
 @config_group.command()
@@ -211,16 +246,13 @@ def validate(file: Path) -> None:
     click.echo(f"{file}: valid")
 
 
-def _probe_type(found: Plugins) -> config.TypeOf:
-    return lambda name: found.call(PROBES, name, "probekit_config", name=name)
-
-
-def _exporter_type(found: Plugins) -> config.TypeOf:
-    return lambda name: found.call(EXPORTERS, name, "probekit_config", name=name)
+def _types(found: Plugins, group: str) -> config.TypeOf:
+    return lambda name: found.config_type(group, name)
 
 
 def _structure(document: Mapping[str, Any], probes: tuple[str, ...], found: Plugins, origin: str) -> config.Settings:
-    return config.structure(document, probes, _probe_type(found), _exporter_type(found), origin)
+    probe, aggregator, exporter = (_types(found, group) for group in (PROBES, AGGREGATORS, EXPORTERS))
+    return config.structure(document, probes, probe, aggregator, exporter, origin)
 
 
 def _exporter(text: str) -> dict[str, str]:
@@ -280,7 +312,8 @@ def _report(title: str, facts: Any) -> bool:
     for fact in facts:
         mark, colour = {True: ("ok", "green"), False: ("no", "red"), None: ("  ", None)}[fact.good]
         click.secho(f"  {mark} ", fg=colour, nl=False)
-        click.echo(f"{fact.name}: {fact.text}" if fact.text else fact.name)
+        text = fact.text.replace("\n", "\n         ")  # what the verifier says takes several lines
+        click.echo(f"{fact.name}: {text}" if text else fact.name)
         if fact.good is False and fact.remedy:
             click.secho(f"     {fact.remedy}", fg="cyan")
         good &= fact.good is not False

@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import math
 import typing
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -51,17 +51,34 @@ class Export:
 
 
 @frozen
+class Aggregate:
+    """An aggregator that is added to a probe.
+
+    Attributes:
+        kind: The aggregator's name.
+        probe: The probe's name.
+        settings: An instance of its configuration class.
+    """
+
+    kind: str
+    probe: str
+    settings: Any
+
+
+@frozen
 class Settings:
     """A whole configuration.
 
     Attributes:
         run: The `[run]` table.
         probes: Each probe's settings, an instance of its configuration class.
+        aggregates: Aggregators added to these probes, in order.
         exports: The chain, in order.
     """
 
     run: RunSettings
     probes: Mapping[str, Any]
+    aggregates: tuple[Aggregate, ...]
     exports: tuple[Export, ...]
 
 
@@ -111,7 +128,12 @@ def assign(document: dict[str, Any], assignment: str) -> None:
 
 
 def structure(
-    document: Mapping[str, Any], probes: tuple[str, ...], probe_type: TypeOf, exporter_type: TypeOf, origin: str
+    document: Mapping[str, Any],
+    probes: tuple[str, ...],
+    probe_type: TypeOf,
+    aggregator_type: TypeOf,
+    exporter_type: TypeOf,
+    origin: str,
 ) -> Settings:
     """Makes settings of a document.
 
@@ -119,6 +141,7 @@ def structure(
         document: As `read` gives it; it may have tables of probes that do not run.
         probes: The probes to run; one without a table gets its defaults.
         probe_type: Configuration classes of probes.
+        aggregator_type: Configuration classes of aggregators.
         exporter_type: Configuration classes of exporters.
         origin: The file's name, for messages.
 
@@ -126,7 +149,7 @@ def structure(
         ConfigError: With every problem found.
     """
     problems: list[str] = []
-    known = ("run", "probe", "export")
+    known = ("run", "probe", "aggregate", "export")
     problems += [f"{key}: unknown key{suggestion(key, known)}" for key in document if key not in known]
     run = _table(document.get("run", {}), RunSettings, "run", problems)
     tables = document.get("probe", {})
@@ -141,7 +164,11 @@ def structure(
             problems.append(f"probe.{name}: {error.message}" if name in tables else error.message)
             continue
         settings[name] = _table(tables.get(name, {}), kind, f"probe.{name}", problems)
-    exports = _exports(document.get("export", []), exporter_type, problems)
+    aggregates = _aggregates(document, aggregator_type, probe_type, problems)
+    exports = [
+        Export(kind, _table(table, kind_type, place, problems), place)
+        for place, kind, table, kind_type in _kinds(document, "export", exporter_type, problems)
+    ]
     if len(probes) > 1:
         for export in exports:
             path = getattr(export.settings, "path", "-")
@@ -149,29 +176,59 @@ def structure(
                 problems.append(f'{export.place}.path = "{path}": has to contain {{probe}} when several probes run')
     if problems:
         raise ConfigError([_printable(problem) for problem in problems], origin)
-    return Settings(run=run, probes={name: settings[name] for name in probes}, exports=tuple(exports))
+    return Settings(
+        run=run,
+        probes={name: settings[name] for name in probes},
+        aggregates=tuple(aggregate for aggregate in aggregates if aggregate.probe in probes),
+        exports=tuple(exports),
+    )
 
 
-def _exports(entries: Any, exporter_type: TypeOf, problems: list[str]) -> list[Export]:
+def _aggregates(
+    document: Mapping[str, Any], type_of: TypeOf, probe_type: TypeOf, problems: list[str]
+) -> list[Aggregate]:
+    """Aggregators with the probe that each is added to, also those of probes that do not run."""
+    aggregates: list[Aggregate] = []
+    for place, kind, table, kind_type in _kinds(document, "aggregate", type_of, problems):
+        probe = table.pop("probe", None)
+        if not isinstance(probe, str):
+            shown = f" = {_show(probe)}" if probe is not None else ""
+            problems.append(f"{place}.probe{shown}: has to name the probe that it is added to")
+            continue
+        try:
+            probe_type(probe)
+        except InputError as error:
+            problems.append(f"{place}.probe: {error.message}")
+        if any((other.kind, other.probe) == (kind, probe) for other in aggregates):
+            problems.append(f"{place}: {kind} is added to {probe} already")
+        aggregates.append(Aggregate(kind, probe, _table(table, kind_type, place, problems)))
+    return aggregates
+
+
+def _kinds(
+    document: Mapping[str, Any], key: str, type_of: TypeOf, problems: list[str]
+) -> Iterator[tuple[str, str, dict[str, Any], type]]:
+    """Of tables that each name a plugin: the place, its name, the rest of the table, its configuration class."""
+    entries = document.get(key, [])
     if not isinstance(entries, list) or not all(isinstance(entry, dict) for entry in entries):
-        problems.append(f"export = {_show(entries)}: has to be a list of tables, each headed [[export]]")
-        return []
-    exports = []
+        problems.append(f"{key} = {_show(entries)}: has to be a list of tables, each headed [[{key}]]")
+        return
     for number, entry in enumerate(entries):
-        place = f"export[{number}]"
+        place = f"{key}[{number}]"
         kind = entry.get("kind")
         if not isinstance(kind, str):
             shown = f" = {_show(kind)}" if "kind" in entry else ""
-            problems.append(f'{place}.kind{shown}: has to name an exporter, such as kind = "json"')
+            problems.append(f"{place}.kind{shown}: has to name {_EXAMPLES[key]}")
             continue
         try:
-            settings_type = exporter_type(kind)
+            kind_type = type_of(kind)
         except InputError as error:
             problems.append(f"{place}.kind: {error.message}")
             continue
-        rest = {key: value for key, value in entry.items() if key != "kind"}
-        exports.append(Export(kind, _table(rest, settings_type, place, problems), place))
-    return exports
+        yield place, kind, {name: value for name, value in entry.items() if name != "kind"}, kind_type
+
+
+_EXAMPLES = {"export": 'an exporter, such as kind = "json"', "aggregate": "an aggregator; `probekit list` shows them"}
 
 
 def suggestion(name: str, known: tuple[str, ...]) -> str:

@@ -9,6 +9,7 @@
     │   ├── CompileError        bcc refuses the C source
     │   ├── LoadError           the kernel refuses a map or a program
     │   └── AttachError         no way of attaching works here
+    │       └── VerifierError       among others because the verifier refuses a program
     └── ExportError         4   an exporter failed; the others finished
 
 Only `probekit.cli` prints them; only it catches them all.
@@ -77,6 +78,10 @@ class LoadError(MachineError):
 
 class AttachError(MachineError):
     """No way of attaching a program works on this kernel."""
+
+
+class VerifierError(AttachError):
+    """No way of attaching works, and the verifier refuses at least one program."""
 
 
 class ExportError(ProbekitError):

@@ -1,8 +1,7 @@
 """Every hook.
 
-A probe is a module that implements `probekit_config`, `probekit_attach`, `probekit_decode` and `probekit_aggregate`; an
-exporter one that implements `probekit_config` and `probekit_export`. The module is named by an entry point of the group
-`probekit.probes` or `probekit.exporters`; the entry point's name is the probe's or exporter's.
+A plugin is a module, named by an entry point; the entry point's name is the plugin's. Which hooks it implements depends
+on the entry point's group: `probekit.probes`, `probekit.aggregators` or `probekit.exporters`.
 
 A hook is called once, while a run is put together, and on that one plugin. It returns an object; what happens for each
 batch or snapshot is a plain method call on that object. An implementation may leave out the arguments it does not need.
@@ -30,7 +29,8 @@ def probekit_config(name: str) -> type:  # type: ignore[empty-body]
         name: The plugin's name.
 
     Returns:
-        The class of the probe's `[probe.NAME]` table or the exporter's `[[export]]` table.
+        The class of the probe's `[probe.NAME]` table, the aggregator's `[[aggregate]]` or the exporter's `[[export]]`
+        table.
     """
 
 
@@ -65,11 +65,14 @@ def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap) -> De
 
 @hookspec(firstresult=True)
 def probekit_aggregate(probe: str, config: Any) -> Aggregator:  # type: ignore[empty-body]
-    """The keeper of the probe's figures.
+    """The keeper of a probe's figures, or of further figures for a probe of somebody else's.
+
+    An aggregator that is added to a probe gets the same columns as the probe's own, after it and read-only. Its figures
+    come out with the probe's, each name with the aggregator's and a dot before it; it has no stream.
 
     Args:
-        probe: The probe's name.
-        config: An instance of its configuration class.
+        probe: The probe's name; of an aggregator that is added, the name of the probe that it is added to.
+        config: An instance of the plugin's configuration class.
 
     Returns:
         An object that is given every batch of columns and asked for the figures at each interval and at the end.

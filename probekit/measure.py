@@ -5,88 +5,22 @@ It is imported when all programs are attached already: it needs NumPy, whose imp
 
 from __future__ import annotations
 
-import functools
 import select
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from contextlib import ExitStack
 
-import attrs
 from attrs import define, field
 
 from .config import RunSettings
-from .drain import Reader, RingReader, open_reader
-from .errors import ExportError
+from .errors import ExportError, ProbekitError
 from .kernel import KernelFacts
-from .load import Loaded
-from .model import Aggregator, Batch, Decoder, Exporter, Figures, Snapshot
-from .pipeline import Planned
-from .plugins import PROBES, Plugins
+from .model import Exporter, Snapshot
+from .running import Running
 from .stop import Stop
 
 _POLL_SECONDS = 0.25  # at most this long nobody looks at a ring buffer that no program asks to be looked at
 _SETTLE_SECONDS = 0.005  # a program that runs while it is detached has ended by then
-
-
-class Running:
-    """A probe in the kernel, with what stands behind it in user space.
-
-    Ring buffers are emptied by `collect`, which any thread may call; everything else belongs to the main one.
-
-    Attributes:
-        name: The probe's name.
-        loaded: Its programs and maps.
-        rings: Readers of its ring buffers, with their decoders.
-    """
-
-    def __init__(
-        self, name: str, loaded: Loaded, readers: list[tuple[Reader, Decoder]], aggregator: Aggregator
-    ) -> None:
-        self.name = name
-        self.loaded = loaded
-        self.rings = [(r, decode) for r, decode in readers if isinstance(r, RingReader)]
-        self._maps = [(r, decode) for r, decode in readers if not isinstance(r, RingReader)]
-        self._aggregator = aggregator
-        self._collected: deque[tuple[Decoder, Batch]] = deque()
-        self._lock = threading.Lock()
-
-    def collect(self) -> None:
-        """Takes what the ring buffers have, so that they do not fill while the main thread is busy."""
-        with self._lock:
-            for reader, decode in self.rings:
-                batch = reader.read()
-                if batch is not None:
-                    self._collected.append((decode, batch))
-
-    def aggregate(self) -> None:
-        """Decodes and aggregates what was collected."""
-        while self._collected:
-            decode, batch = self._collected.popleft()
-            self._aggregator.update(decode(batch))
-
-    def drain(self) -> None:
-        """Decodes and aggregates everything that the sources have.
-
-        What left a table while it was read is in a ring buffer, which is therefore read after it; and before it, so
-        that nothing else is.
-        """
-        self.collect()
-        self.aggregate()
-        for reader, decode in self._maps:
-            batch = reader.read()
-            if batch is not None:
-                self._aggregator.update(decode(batch))
-        self.collect()
-        self.aggregate()
-
-    def figures(self) -> Figures:
-        """The probe's figures, with what the core lost."""
-        figures = self._aggregator.snapshot()
-        foreign = sum(reader.foreign for reader, _ in self.rings)
-        lost = {**figures.lost, "programs_missed": self.loaded.missed(), "records_undecoded": foreign}
-        return attrs.evolve(figures, lost=lost)
 
 
 class Collector(threading.Thread):
@@ -114,18 +48,6 @@ class Collector(threading.Thread):
         self.join()
 
 
-def start(planned: Planned, loaded: Loaded, plugins: Plugins, kernel: KernelFacts, stack: ExitStack) -> Running:
-    """Opens the sources of an attached probe; the stack closes them."""
-    call = functools.partial(plugins.call, PROBES, planned.name, probe=planned.name, config=planned.config)
-    readers: list[tuple[Reader, Decoder]] = []
-    for source in planned.plan.sources:
-        live = loaded.maps[source.map]
-        reader = open_reader(source, live, kernel.cpus)
-        stack.callback(reader.close)
-        readers.append((reader, call("probekit_decode", source=source, map=live)))
-    return Running(planned.name, loaded, readers, call("probekit_aggregate"))
-
-
 @define
 class Measurement:
     """From attached programs to the last snapshot.
@@ -135,14 +57,15 @@ class Measurement:
         exporters: The chain, entered.
         kernel: Facts.
         stop: Set to end it.
-        failures: What exporters fail with is added; those that failed get no further snapshot.
+        failures: What exporters and probes fail with is added. An exporter that failed gets no further snapshot, and
+            of a probe that failed there is none.
     """
 
     running: list[Running]
     exporters: list[Exporter]
     kernel: KernelFacts
     stop: Stop
-    failures: list[ExportError]
+    failures: list[ProbekitError]
     started: float = field(factory=time.time)
 
     def run(self, settings: RunSettings, progress: Callable[[Snapshot], None]) -> None:
@@ -158,7 +81,7 @@ class Measurement:
         collector = Collector(self.running)
         collector.start()
         try:
-            while self.exporters and time.monotonic() < end:
+            while self.exporters and not all(r.broken for r in self.running) and time.monotonic() < end:
                 if self.stop.wait(max(0.0, min(_POLL_SECONDS, end - time.monotonic(), tick - time.monotonic()))):
                     break
                 for running in self.running:
@@ -166,10 +89,10 @@ class Measurement:
                 if tick <= time.monotonic() < end:
                     tick += settings.interval
                     for running in self.running:
-                        running.drain()
                         snapshot = self._snapshot(running, final=False)
-                        self._export(snapshot)
-                        progress(snapshot)
+                        if snapshot is not None:
+                            self._export(snapshot)
+                            progress(snapshot)
         finally:
             collector.end()
         taken = time.time()
@@ -177,10 +100,16 @@ class Measurement:
             running.loaded.detach()
         time.sleep(_SETTLE_SECONDS)
         for running in self.running:
-            running.drain()
-            self._export(self._snapshot(running, final=True, taken=taken))
+            snapshot = self._snapshot(running, final=True, taken=taken)
+            if snapshot is not None:
+                self._export(snapshot)
+            self.failures += running.failures
 
-    def _snapshot(self, running: Running, final: bool, taken: float | None = None) -> Snapshot:
+    def _snapshot(self, running: Running, final: bool, taken: float | None = None) -> Snapshot | None:
+        running.drain()
+        figures = running.figures()
+        if figures is None:
+            return None
         return Snapshot(
             probe=running.name,
             started=self.started,
@@ -188,7 +117,7 @@ class Measurement:
             final=final,
             kernel=self.kernel.release,
             attached=running.loaded.attached,
-            figures=running.figures(),
+            figures=figures,
         )
 
     def _export(self, snapshot: Snapshot) -> None:

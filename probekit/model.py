@@ -20,6 +20,10 @@ if TYPE_CHECKING:  # programs are attached before NumPy is imported, which takes
 Array: TypeAlias = "NDArray[Any]"
 
 
+LAYOUT = "_layout"
+"""A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
+
+
 class Way(str, enum.Enum):
     """A way of attaching a program to the kernel."""
 
@@ -145,6 +149,8 @@ class Object:
         maps: Its maps.
         programs: Instructions of each C function.
         targets: BTF type id of each function and tracepoint of the plan that this kernel has.
+        files: Source files that `lines` refers to.
+        lines: For each C function where the source line changes: u32 triples of instruction, place in `files`, line.
     """
 
     key: str
@@ -152,6 +158,8 @@ class Object:
     maps: tuple[MapSpec, ...]
     programs: Mapping[str, bytes]
     targets: Mapping[str, int]
+    files: tuple[str, ...] = ()
+    lines: Mapping[str, bytes] = field(factory=dict)
 
 
 @frozen
@@ -171,7 +179,12 @@ class LiveMap:
 
 @frozen
 class Refusal:
-    """A way that this kernel does not take, and why."""
+    """A way that this kernel does not take, and why.
+
+    Attributes:
+        point: The way.
+        reason: A line; where the verifier refuses a program, further ones for its author.
+    """
 
     point: AttachPoint
     reason: str

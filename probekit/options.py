@@ -51,6 +51,20 @@ def option(
     )
 
 
+def fault(kind: object) -> str:
+    """Why something is no configuration class; empty where it is one."""
+    if not isinstance(kind, type) or not attrs.has(kind):
+        return f"{kind!r} is not an attrs class"
+    for field in attrs.fields(kind):
+        if "help" not in field.metadata:
+            return f"{kind.__name__}.{field.name} is not made by probekit.option()"
+    try:
+        attrs.resolve_types(kind)
+    except Exception as error:  # an annotation may be any expression
+        return f"{kind.__name__}: {type(error).__name__}: {error}"
+    return ""
+
+
 def parse_seconds(text: str) -> Seconds:
     """Seconds of "1m30s".
 

@@ -10,3 +10,16 @@ def bpf_folder() -> Path:
     package = Path(__file__).parent
     installed = package / "_bpf"
     return installed if installed.is_dir() else package.parent / "bpf"
+
+
+def source_line(file: str, line: int) -> str:
+    """A line of a C source; empty where the file is not there, because the object was made elsewhere.
+
+    Args:
+        file: Its path.
+        line: From 1.
+    """
+    try:
+        return Path(file).read_text(encoding="utf-8", errors="replace").splitlines()[line - 1]
+    except (OSError, IndexError):
+        return ""

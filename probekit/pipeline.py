@@ -5,16 +5,18 @@ config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> e
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from attrs import frozen
 
 from .compile import compile_plan, load_object
-from .config import Settings
-from .errors import ExportError
+from .config import Aggregate, Settings
+from .errors import ExportError, ProbekitError
 from .kernel import KernelFacts
 from .load import Loaded
 from .model import AttachPlan, Exporter, Object, Snapshot
@@ -30,11 +32,13 @@ class Planned:
         name: The probe's name.
         config: An instance of its configuration class.
         plan: What it wants of the kernel.
+        aggregates: Aggregators that are added to its own.
     """
 
     name: str
     config: Any
     plan: AttachPlan
+    aggregates: tuple[Aggregate, ...] = ()
 
 
 @frozen
@@ -48,7 +52,12 @@ class Compiled:
 def plan(settings: Settings, plugins: Plugins, kernel: KernelFacts) -> list[Planned]:
     """Stage 2: asks each probe what it wants."""
     return [
-        Planned(name, config, plugins.call(PROBES, name, "probekit_attach", probe=name, config=config, kernel=kernel))
+        Planned(
+            name,
+            config,
+            plugins.call(PROBES, name, "probekit_attach", probe=name, config=config, kernel=kernel),
+            tuple(aggregate for aggregate in settings.aggregates if aggregate.probe == name),
+        )
         for name, config in settings.probes.items()
     ]
 
@@ -75,7 +84,7 @@ def run(
     attached: Callable[[Mapping[str, Loaded]], None],
     progress: Callable[[Snapshot], None],
     objects: Path | None = None,
-) -> list[ExportError]:
+) -> list[ProbekitError]:
     """Puts a run together, measures, and takes everything off again.
 
     Args:
@@ -88,13 +97,13 @@ def run(
         objects: A folder that `probekit compile` wrote.
 
     Returns:
-        What exporters failed with; the others finished.
+        What exporters and probes failed with while others went on.
 
     Raises:
         ProbekitError: Something is wrong with the input or the machine; nothing is left attached.
     """
     compiled = compile_all(plan(settings, plugins, kernel), kernel, objects)
-    failures: list[ExportError] = []
+    failures: list[ProbekitError] = []
     with ExitStack() as stack:
         exporters = _enter_exporters(settings, plugins, stack, failures)
         if not exporters:
@@ -102,7 +111,8 @@ def run(
         loaded = {probe.planned.name: attach(probe, kernel, stack) for probe in compiled}
         attached(loaded)
 
-        from .measure import Measurement, start  # NumPy: the kernel measures already
+        from .measure import Measurement  # NumPy: the kernel measures already
+        from .running import start
 
         running = [start(probe.planned, loaded[probe.planned.name], plugins, kernel, stack) for probe in compiled]
         Measurement(running, exporters, kernel, stop, failures).run(settings.run, progress)
@@ -110,24 +120,57 @@ def run(
 
 
 def _enter_exporters(
-    settings: Settings, plugins: Plugins, stack: ExitStack, failures: list[ExportError]
+    settings: Settings, plugins: Plugins, stack: ExitStack, failures: list[ProbekitError]
 ) -> list[Exporter]:
     """The chain, entered; an exporter that fails to is left out."""
     exporters: list[Exporter] = []
     for export in settings.exports:
         arguments = {"exporter": export.kind, "config": export.settings}
         exporter = plugins.call(EXPORTERS, export.kind, "probekit_export", **arguments)
+        guarded = Guarded(exporter, plugins, export.kind)
         try:
-            exporter.__enter__()
+            guarded.__enter__()
         except ExportError as error:
             failures.append(error)
             continue
-        stack.push(_leaving(exporter, failures))
-        exporters.append(exporter)
+        stack.push(_leaving(guarded, failures))
+        exporters.append(guarded)
     return exporters
 
 
-def _leaving(exporter: Exporter, failures: list[ExportError]) -> Callable[..., None]:
+class Guarded:
+    """An exporter that fails with ExportErrors alone, whatever the plugin raises."""
+
+    def __init__(self, exporter: Exporter, plugins: Plugins, kind: str) -> None:
+        self._exporter = exporter
+        self._blaming = functools.partial(plugins.blaming, EXPORTERS, kind)
+
+    def __enter__(self) -> Guarded:
+        """Opens what it writes to."""
+        self._call("__enter__")
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Closes it."""
+        self._call("__exit__", kind, error, trace)
+
+    def export(self, snapshot: Snapshot) -> None:
+        """Takes one snapshot of one probe."""
+        self._call("export", snapshot)
+
+    def _call(self, method: str, *arguments: Any) -> None:
+        try:
+            with self._blaming(method):
+                getattr(self._exporter, method)(*arguments)
+        except ExportError:
+            raise
+        except ProbekitError as error:
+            raise ExportError(error.message, error.hint) from error
+
+
+def _leaving(exporter: Exporter, failures: list[ProbekitError]) -> Callable[..., None]:
     """Leaves an exporter when the run is over; its failure is not the run's."""
 
     def leave(*error: Any) -> None:

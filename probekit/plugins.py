@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import importlib.metadata
-from collections.abc import Iterable
+import inspect
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import pluggy
@@ -11,15 +12,22 @@ from attrs import field, frozen
 
 from . import hookspecs
 from .config import suggestion
-from .errors import InputError, PluginError
+from .errors import InputError, PluginError, ProbekitError
+from .model import AttachPlan
+from .options import fault
 
 PROBES = "probekit.probes"
+AGGREGATORS = "probekit.aggregators"
 EXPORTERS = "probekit.exporters"
-_WORDS = {PROBES: "probe", EXPORTERS: "exporter"}
-_NEEDED = {
+WORDS = {PROBES: "probe", AGGREGATORS: "aggregator", EXPORTERS: "exporter"}
+NEEDED = {
     PROBES: ("probekit_config", "probekit_attach", "probekit_decode", "probekit_aggregate"),
+    AGGREGATORS: ("probekit_config", "probekit_aggregate"),
     EXPORTERS: ("probekit_config", "probekit_export"),
 }
+"""The hooks that a plugin of each group implements."""
+
+_WHERE = "probekit --debug ... shows where"
 
 
 @frozen
@@ -27,7 +35,7 @@ class PluginInfo:
     """Where a plugin comes from.
 
     Attributes:
-        group: `probekit.probes` or `probekit.exporters`.
+        group: Its entry point's group, one of `NEEDED`.
         name: Its name.
         module: The module of its hooks.
         distribution: The installed package.
@@ -39,6 +47,9 @@ class PluginInfo:
     module: str
     distribution: str
     version: str
+
+    def __str__(self) -> str:
+        return f"{WORDS[self.group]} {self.name} ({self.module}, from {self.distribution} {self.version})"
 
 
 @frozen
@@ -57,15 +68,27 @@ class Plugins:
         return tuple(sorted(name for g, name in self.found if g == group))
 
     def describe(self) -> list[PluginInfo]:
-        """All plugins, imported or not."""
-        infos = []
-        for (group, name), entries in sorted(self.found.items()):
-            for entry in entries:
-                dist = entry.dist
-                infos.append(
-                    PluginInfo(group, name, entry.value, dist.name if dist else "?", dist.version if dist else "?")
-                )
-        return infos
+        """All plugins, imported or not, by kind and name."""
+        order = tuple(WORDS)
+        keys = sorted(self.found, key=lambda key: (order.index(key[0]), key[1]))
+        return [info for group, name in keys for info in self.infos(group, name)]
+
+    def infos(self, group: str, name: str) -> list[PluginInfo]:
+        """What is installed of one name; more than one where packages contend for it."""
+        return [
+            PluginInfo(group, name, entry.value, *((dist.name, dist.version) if (dist := entry.dist) else ("?", "?")))
+            for entry in self.found.get((group, name), [])
+        ]
+
+    def config_type(self, group: str, name: str) -> type:
+        """The configuration class of a plugin.
+
+        Raises:
+            InputError: No plugin has that name.
+            PluginError: It cannot be imported, or does not keep the contract.
+        """
+        kind: type = self.call(group, name, "probekit_config", name=name)
+        return kind
 
     def call(self, group: str, plugin: str, hook: str, **arguments: Any) -> Any:
         """Calls one hook of one plugin.
@@ -82,46 +105,129 @@ class Plugins:
         """
         module = self._load(group, plugin)
         others = [m for m in self._manager.get_plugins() if m is not module]
-        result = self._manager.subset_hook_caller(hook, others)(**arguments)
-        if result is None:
-            raise PluginError(f"{_WORDS[group]} {plugin}: {hook} of {module.__name__} returned nothing")
+        with self.blaming(group, plugin, hook):
+            result = self._manager.subset_hook_caller(hook, others)(**arguments)
+        wrong = _RETURNS[hook](result)
+        if wrong:
+            raise PluginError(f"{self.infos(group, plugin)[0]}: {hook} returned what it must not: {wrong}")
         return result
+
+    def blaming(self, group: str, plugin: str, place: str) -> Blaming:
+        """Around a plugin's own code: what it raises becomes a PluginError that names plugin and package.
+
+        Args:
+            group: The plugin's group.
+            plugin: Its name.
+            place: What of it is called.
+        """
+        return Blaming(f"{self.infos(group, plugin)[0]}: {place} failed")
 
     def _load(self, group: str, name: str) -> Any:
         registered = f"{group}:{name}"
         module = self._manager.get_plugin(registered)
         if module is not None:
             return module
-        word = _WORDS[group]
+        word = WORDS[group]
         entries = self.found.get((group, name), [])
         if not entries:
             raise InputError(f"unknown {word} {name!r}{suggestion(name, self.names(group))}")
-        if len(entries) > 1:
-            owners = " and ".join(sorted(entry.dist.name if entry.dist else "?" for entry in entries))
+        infos = self.infos(group, name)
+        if len(infos) > 1:
+            owners = " and by ".join(sorted(f"{info.distribution} {info.version}" for info in infos))
             raise PluginError(f"{word} {name} is installed twice: by {owners}", "uninstall one of them")
-        owner = f"{word} {name} ({entries[0].value}, from {entries[0].dist.name if entries[0].dist else '?'})"
         try:
             module = entries[0].load()
         except Exception as error:
-            raise PluginError(f"{owner} cannot be imported: {type(error).__name__}: {error}") from error
-        missing = [hook for hook in _NEEDED[group] if not hasattr(module, hook)]
-        if missing:
-            raise PluginError(f"{owner} does not implement {', '.join(missing)}")
-        try:
-            self._manager.register(module, registered)
-            self._manager.check_pending()
-        except (pluggy.PluginValidationError, ValueError) as error:
-            if self._manager.has_plugin(registered):
-                self._manager.unregister(name=registered)
-            raise PluginError(f"{owner}: {error}") from error
+            raise PluginError(f"{infos[0]} cannot be imported: {_words(error)}", _WHERE) from error
+        self._check(module, infos[0])
+        if self._manager.is_registered(module):
+            other = str(self._manager.get_name(module)).partition(":")[2]
+            raise PluginError(f"{infos[0]}: its module is that of {other}; each name needs a module of its own")
+        self._manager.register(module, registered)
         return module
+
+    def _check(self, module: Any, info: PluginInfo) -> None:
+        """Refuses a module whose hooks do not fit the specifications."""
+        marked = sorted(name for name in dir(module) if self._manager.parse_hookimpl_opts(module, name) is not None)
+        wrong = [f"there is no hook {name}{suggestion(name, HOOKS)}" for name in marked if name not in HOOKS]
+        wrong += [
+            f"{name} gets no argument {argument}{suggestion(argument, arguments_of(name))}"
+            for name in marked
+            if name in HOOKS
+            for argument in inspect.signature(getattr(module, name)).parameters
+            if argument not in arguments_of(name)
+        ]
+        wrong += [
+            f"{name} lacks @probekit.hook" if hasattr(module, name) else f"{name} is missing"
+            for name in NEEDED[info.group]
+            if name not in marked
+        ]
+        if wrong:
+            raise PluginError(f"{info}: {'; '.join(wrong)}")
+
+
+@frozen
+class Blaming:
+    """A context that says whose fault an exception is. Errors of probekit's own kind pass as they are."""
+
+    place: str
+
+    def __enter__(self) -> None:
+        """Nothing to do."""
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        """Raises PluginError from what a plugin raised."""
+        if isinstance(error, Exception) and not isinstance(error, ProbekitError):
+            raise PluginError(f"{self.place}: {_words(error)}", _WHERE) from error
+
+
+def _words(error: Exception) -> str:
+    return f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+
+
+def _config_fault(result: Any) -> str:
+    return fault(result)
+
+
+def _plan_fault(result: Any) -> str:
+    if not isinstance(result, AttachPlan):
+        return f"{result!r} is not an AttachPlan"
+    return "" if result.source.is_file() else f"its source {result.source} does not exist"
+
+
+def _lacks(*methods: str) -> Callable[[Any], str]:
+    def wrong(result: Any) -> str:
+        missing = [method for method in methods if not callable(getattr(result, method, None))]
+        return f"{result!r} has no {', '.join(missing)}()" if missing else ""
+
+    return wrong
+
+
+def _decoder_fault(result: Any) -> str:
+    return "" if callable(result) else f"{result!r} is no function"
+
+
+_RETURNS: dict[str, Callable[[Any], str]] = {
+    "probekit_config": _config_fault,
+    "probekit_attach": _plan_fault,
+    "probekit_decode": _decoder_fault,
+    "probekit_aggregate": _lacks("update", "snapshot"),
+    "probekit_export": _lacks("__enter__", "__exit__", "export"),
+}
+HOOKS = tuple(_RETURNS)
+
+
+def arguments_of(hook: str) -> tuple[str, ...]:
+    """The arguments that an implementation of a hook may take."""
+    return tuple(inspect.signature(getattr(hookspecs, hook)).parameters)
 
 
 def discover() -> Plugins:
     """Finds the installed plugins without importing any."""
     found: dict[tuple[str, str], list[importlib.metadata.EntryPoint]] = {}
-    for group in (PROBES, EXPORTERS):
-        for entry in _unique(importlib.metadata.entry_points(group=group)):
+    installed = importlib.metadata.entry_points()  # once: it reads a file of every installed distribution
+    for group in WORDS:
+        for entry in _unique(installed.select(group=group)):
             found.setdefault((group, entry.name), []).append(entry)
     plugins = Plugins(found)
     plugins._manager.add_hookspecs(hookspecs)

@@ -5,12 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from probekit import Batch, Columns, Decoder
-from probekit.decode import fields
-
-
-def _counters(batch: Batch) -> Columns:
-    """One row: each counter's sum over the CPUs."""
-    return Columns(batch.source, {name: batch.data[name].sum(axis=0) for name in batch.data.dtype.names or ()})
+from probekit.decode import fields, summed
 
 
 def _histograms(batch: Batch) -> Columns:
@@ -30,7 +25,7 @@ DECODERS: dict[str, Decoder] = {
     "connections": fields,
     "owners": fields,
     "events": fields,
-    "counters": _counters,
+    "counters": summed,
     "histograms": _histograms,
     "undelivered": _undelivered,
 }

@@ -6,20 +6,22 @@ import base64
 import contextlib
 import hashlib
 import json
+import struct
 import subprocess
 import sys
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from ..errors import CompileError, MissingError
 from ..kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
-from ..model import AttachPlan, MapSpec, Object, Way
+from ..model import LAYOUT, AttachPlan, MapSpec, Object, SourceKind, Way
 from ..paths import bpf_folder
-from . import headers, layouts, prune, worker
+from . import headers, layouts, messages, prune, worker
 from .btf import Types, target_ids
 from .cache import Cache, default_folder
 
-_FORMAT = "2"  # changes whenever an object of an older probekit cannot be loaded any more
+_FORMAT = "3"  # changes whenever an object of an older probekit cannot be loaded any more
 
 
 def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = None) -> Object:
@@ -44,6 +46,7 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
     key = object_key(plan, kernel)
     compiled = cache.load(key, version)
     if compiled is not None:
+        _check(plan, compiled)  # which sources a plan drains is no part of the key
         return compiled
     tree = cache.tree(
         _digest(kernel.btf_digest(), kernel.release, version, Path(headers.__file__).read_bytes()),
@@ -58,12 +61,27 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
         except CompileError:
             header.write_text(_all_types(tree, plan, types))
             compiled = _compile(plan, types, tree, header, key, version)
-    missing = [program for program in plan.programs() if program not in compiled.programs]
-    if missing:
-        raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
+    _check(plan, compiled)
     with contextlib.suppress(MissingError):  # the next start compiles again; this one need not fail
         cache.store(compiled)
     return compiled
+
+
+def _check(plan: AttachPlan, compiled: Object) -> None:
+    """Refuses a plan that names what its C source has not."""
+    missing = [program for program in plan.programs() if program not in compiled.programs]
+    if missing:
+        raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
+    maps = {spec.name for spec in compiled.maps}
+    for source in plan.sources:
+        if source.map not in maps:
+            there = ", ".join(sorted(name for name in maps if not name.endswith(LAYOUT))) or "none"
+            raise CompileError(f"{plan.source} has no map {source.map}, which the plan drains (there is: {there})")
+        if source.kind is SourceKind.RING and source.map + LAYOUT not in maps:
+            raise CompileError(
+                f"{plan.source} does not say what the records of the ring buffer {source.map} are",
+                f"add LAYOUT({source.map}, struct ...) of programs.h after it",
+            )
 
 
 def load_object(plan: AttachPlan, kernel: KernelFacts, folder: Path) -> Object:
@@ -166,7 +184,7 @@ def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str,
             "--system-site-packages; the package named bcc on PyPI is something else",
         )
     if process.returncode:
-        raise CompileError(f"bcc refuses {request['source']}:\n{process.stderr.strip()}")
+        raise CompileError(*messages.explain(process.stderr, plan.source, _sources(plan, _include(plan))))
     answer = json.loads(process.stdout)
     return Object(
         key=key,
@@ -174,4 +192,20 @@ def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str,
         maps=tuple(MapSpec(**spec) for spec in answer["maps"]),
         programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},
         targets=target_ids(types, **_targets(plan)),
+        **_lines(answer["lines"], plan.source, process.stderr),
     )
+
+
+def _lines(lines: dict[str, list[tuple[int, str, int]]], source: Path, said: str) -> dict[str, Any]:
+    """The fields `files` and `lines` of an object, of what the worker says about the source that bcc rewrote."""
+    written = messages.origins(source.read_text(encoding="utf-8"), messages.split(said, source)[1])
+    files: dict[str, int] = {}
+    packed = {}
+    for name, entries in lines.items():
+        records = b""
+        for instruction, file, line in entries:
+            if file == str(source) and line <= len(written):
+                line = written[line - 1]
+            records += struct.pack("=III", instruction, files.setdefault(file, len(files)), line)
+        packed[name] = records
+    return {"files": tuple(files), "lines": packed}

@@ -3,8 +3,8 @@
     python -I probekit/compile/worker.py < request.json > answer.json
 
 It is run as a file, and imports nothing of probekit: every import here is part of a cold start. bcc makes the maps
-while it compiles, so this needs the privileges that a run needs. clang's messages go to standard error. Exit status 1
-stands for a refused source, 3 for no bcc.
+while it compiles, so this needs the privileges that a run needs. clang's messages go to standard error, and so does the
+source as bcc rewrote it, which `messages.py` reads. Exit status 1 stands for a refused source, 3 for no bcc.
 """
 
 from __future__ import annotations
@@ -13,11 +13,14 @@ import base64
 import ctypes
 import json
 import os
+import struct
 import sys
 from pathlib import Path
 from typing import Any
 
 NO_BCC = 3
+_SHOW_REWRITTEN = 0x4  # bcc's DEBUG_PREPROCESSOR
+_SOCKET_FILTER = 1  # enum bpf_prog_type
 _RINGBUF = 27  # enum bpf_map_type; a ring buffer has neither keys nor values
 
 
@@ -43,6 +46,55 @@ def describe(kind: Any) -> Any:
     return f"={'i' if signed else 'u'}{ctypes.sizeof(kind)}"
 
 
+def source_lines(lib: Any, module: Any, name: bytes, instructions: int) -> list[tuple[int, str, int]]:
+    """Which line of which file each instruction comes from.
+
+    bcc keeps the line table that clang made for BTF to itself and gives it to the kernel with each program that it
+    loads. So it is let to load one as long as this one, of harmless instructions, and the kernel is asked. Offsets:
+    struct bpf_prog_info, struct bpf_btf_info, struct btf_header and struct bpf_line_info of uapi/linux/bpf.h and btf.h.
+
+    Returns:
+        (instruction, file, line) where that changes, in order; nothing where the kernel does not tell.
+    """
+    harmless = b"\xb7".ljust(8, b"\0") * (instructions - 1) + b"\x95".ljust(8, b"\0")  # r0 = 0 ... exit
+    program = lib.bcc_func_load(
+        module, _SOCKET_FILTER, name, harmless, len(harmless), b"GPL", 0, 0, None, 0, None, 0, -1
+    )  # fmt: skip
+    if program < 0:
+        return []
+    try:
+        info = _object_info(lib, program, b"", 256)
+        (btf,), (count,), (size,) = (struct.unpack_from("=I", info, at) for at in (128, 148, 172))
+        records = ctypes.create_string_buffer(count * size)
+        wanted = struct.pack("=148xIQ12xI", count, ctypes.addressof(records), size)
+        _object_info(lib, program, wanted, 256)
+        types = lib.bpf_btf_get_fd_by_id(btf)
+        if types < 0:
+            return []
+        try:
+            length = struct.unpack_from("=8xI", _object_info(lib, types, b"", 64))[0]
+            blob = ctypes.create_string_buffer(length)
+            _object_info(lib, types, struct.pack("=QI", ctypes.addressof(blob), length), 64)
+        finally:
+            os.close(types)
+    finally:
+        os.close(program)
+    head, strings = struct.unpack_from("=4xI8xI", blob)
+    names = blob.raw[head + strings :]
+    found = []
+    for at in range(0, count * size, size):
+        instruction, file, _, position = struct.unpack_from("=IIII", records, at)
+        if position >> 10:  # clang gives what it made itself line 0
+            found.append((instruction, names[file : names.index(b"\0", file)].decode(), position >> 10))
+    return found
+
+
+def _object_info(lib: Any, fd: int, request: bytes, size: int) -> Any:
+    info = ctypes.create_string_buffer(request, size)
+    lib.bpf_obj_get_info(fd, info, ctypes.byref(ctypes.c_uint32(size)))
+    return info
+
+
 def compile_source(request: dict[str, Any]) -> dict[str, Any]:
     """Compiles one C source.
 
@@ -50,7 +102,8 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
         request: `source` (path), `cflags`, and `headers` (the tree).
 
     Returns:
-        `maps` and `programs` of a `probekit.model.Object`, as JSON.
+        `maps` and `programs` of a `probekit.model.Object`, as JSON, and `lines`: of each program what `source_lines`
+        says.
     """
     os.environ["BCC_KERNEL_SOURCE"] = request["headers"]
     try:
@@ -70,7 +123,7 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
 
     source = Path(request["source"])
     text = f'#line 1 "{source}"\n' + source.read_text(encoding="utf-8")
-    bpf = BPF(text=text, cflags=request["cflags"])
+    bpf = BPF(text=text, cflags=request["cflags"], debug=_SHOW_REWRITTEN)
     module = bpf.module
     maps = []
     for i in range(lib.bpf_num_tables(module)):
@@ -86,19 +139,26 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
             spec[field] = describe(kind)
         maps.append({"name": name.decode(), "placeholder": lib.bpf_table_fd(module, name), **spec})
     names = [lib.bpf_function_name(module, i) for i in range(lib.bpf_num_functions(module))]
-    programs = {name.decode(): base64.b64encode(bpf.dump_func(name)).decode() for name in names}
-    return {"maps": maps, "programs": programs}
+    code = {name: bpf.dump_func(name) for name in names}
+    return {
+        "maps": maps,
+        "programs": {name.decode(): base64.b64encode(code[name]).decode() for name in names},
+        "lines": {name.decode(): source_lines(lib, module, name, len(code[name]) // 8) for name in names},
+    }
 
 
 def main() -> None:
     """Answers one request."""
     request = json.load(sys.stdin)
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # bcc prints to standard output, too
     try:
         answer = compile_source(request)
     except Exception as error:
         print(error, file=sys.stderr)
         sys.exit(1)
-    json.dump(answer, sys.stdout)
+    json.dump(answer, answers)
+    answers.close()
 
 
 if __name__ == "__main__":

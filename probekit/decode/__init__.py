@@ -24,6 +24,11 @@ def _taken_apart(data: Array) -> dict[str, Array]:
     return columns
 
 
+def summed(batch: Batch) -> Columns:
+    """Every field of a per-CPU batch, summed over the CPUs: a row for each entry."""
+    return Columns(batch.source, {name: batch.data[name].sum(axis=0) for name in batch.data.dtype.names or ()})
+
+
 def address_text(addresses: Array) -> Array:
     """Addresses as text; IPv4-mapped IPv6 addresses as IPv4.
 
@@ -62,3 +67,6 @@ def text(values: Array) -> Array:
         values: Shape (n,), fixed-size bytes.
     """
     return np.array([value.decode(errors="replace") for value in values.tolist()], dtype=np.str_)
+
+
+__all__ = ["address_text", "endpoint_text", "fields", "summed", "text"]

@@ -9,19 +9,20 @@ from __future__ import annotations
 import errno
 import os
 import struct
+import textwrap
 from contextlib import ExitStack
 from types import TracebackType
 
 from .. import bpf
-from ..errors import AttachError, LoadError
+from ..errors import AttachError, LoadError, VerifierError
 from ..kernel import PRIVILEGES, KernelFacts
-from ..model import Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Refusal, Way
+from ..model import LAYOUT, Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Refusal, Way
+from . import verifier
 
 _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
-LAYOUT = "_layout"
-"""A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
+_REFUSED = "the kernel refuses the program"
 
 
 class Loaded:
@@ -104,8 +105,11 @@ class Loaded:
                 return Attached(name, point, tuple(refused))
             refused.append(Refusal(point, reason))
         if needed:
-            ways = "\n".join(f"  {r.point.way.value} {r.point.target}: {r.reason}" for r in refused)
-            raise AttachError(f"{name} cannot be observed on this kernel:\n{ways}", _privileges(self._kernel))
+            ways = "\n".join(
+                textwrap.indent(f"{r.point.way.value} {r.point.target}: {r.reason}", "  ") for r in refused
+            )
+            kind = VerifierError if any(r.reason.startswith(_REFUSED) for r in refused) else AttachError
+            raise kind(f"{name} cannot be observed on this kernel:\n{ways}", _privileges(self._kernel))
         return Attached(name, None, tuple(refused))
 
     def try_point(self, point: AttachPoint) -> str | None:
@@ -141,11 +145,18 @@ class Loaded:
         return None
 
     def _refusal(self, point: AttachPoint, code: bytes, target: int, error: OSError) -> str:
-        """The verifier's reason: the program is loaded once more, with its log."""
-        fd, log = bpf.load_program(point.way, point.program, code, target, log=True)
+        """The verifier's reason: the program is loaded once more for its words, and once more for its instructions."""
+        words, log = (self._log(point, code, target, level) for level in (bpf.LOG_WORDS, bpf.LOG_INSTRUCTIONS))
+        reason = verifier.summary(words)
+        told = f"{_REFUSED}: {error.strerror}{f' ({reason})' if reason else ''}"
+        details = verifier.details(self._compiled, point.program, reason, log)
+        return told + textwrap.indent(f"\n{details}" if details else "", "  ")
+
+    def _log(self, point: AttachPoint, code: bytes, target: int, level: int) -> str:
+        fd, log = bpf.load_program(point.way, point.program, code, target, level)
         if fd >= 0:
             os.close(fd)
-        return f"the kernel refuses the program: {error.strerror}{_last_words(log)}"
+        return log
 
     def _patched(self, code: bytes) -> bytes:
         """The instructions with the descriptors of the live maps."""
@@ -156,11 +167,6 @@ class Loaded:
                 (placeholder,) = struct.unpack_from("=i", code, at + 4)
                 struct.pack_into("=i", patched, at + 4, live[placeholder])
         return bytes(patched)
-
-
-def _last_words(log: str) -> str:
-    lines = [line for line in log.splitlines() if line and not line.startswith(("processed ", "verification time"))]
-    return f" ({lines[-1].strip()})" if lines else ""
 
 
 def _privileges(kernel: KernelFacts) -> str:

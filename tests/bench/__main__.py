@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SECTIONS = ("startup", "drain", "kernel_path", "flush", "load")
+SECTIONS = ("startup", "drain", "kernel_path", "flush", "load", "plugins")
 
 
 def main() -> None:

@@ -27,10 +27,11 @@ from probekit.drain.layout import as_dtype, round8
 from probekit.errors import AttachError
 from probekit.export.document import document, rows
 from probekit.load import Loaded
-from probekit.measure import Collector, start
+from probekit.measure import Collector
 from probekit.model import Array, Snapshot
 from probekit.pipeline import Compiled, Planned, attach, plan
 from probekit.plugins import PROBES
+from probekit.running import start
 
 from .peer import Peer
 
@@ -60,7 +61,7 @@ class LiveProbe:
         found, facts = plugins.discover(), kernel.detect()
         kind = found.call(PROBES, "latency", "probekit_config", name="latency")
         table = {"probe": {"latency": {"attach": way, **options}}}
-        settings = config.structure(table, ("latency",), lambda _: kind, lambda _: kind, "")
+        settings = config.structure(table, ("latency",), lambda _: kind, lambda _: kind, lambda _: kind, "")
         planned: Planned = plan(settings, found, facts)[0]
         self._loaded: Loaded = attach(Compiled(planned, compile_plan(planned.plan, facts)), facts, stack)
         self.attached = {a.observation: a.point for a in self._loaded.attached}
@@ -110,7 +111,9 @@ class LiveProbe:
     def snapshot(self) -> Snapshot:
         """The figures as they are now."""
         self._running.drain()
-        return Snapshot("latency", 0, 0, False, self._release, self._loaded.attached, self._running.figures())
+        figures = self._running.figures()
+        assert figures is not None, self._running.failures
+        return Snapshot("latency", 0, 0, False, self._release, self._loaded.attached, figures)
 
     def result(self) -> dict[str, Any]:
         """The JSON document."""

@@ -16,6 +16,10 @@ from typing import Any
 
 import pytest
 
+from .packages import environments
+
+__all__ = ["environments"]
+
 PROBEKIT = str(Path(sys.executable).with_name("probekit"))
 READY = "measuring"
 

@@ -10,7 +10,7 @@ import pytest
 from attrs import frozen
 
 from probekit import Bytes, Seconds, option
-from probekit.config import RunSettings, Settings, assign, read, structure, suggestion
+from probekit.config import Aggregate, RunSettings, Settings, assign, read, structure, suggestion
 from probekit.errors import ConfigError, InputError, PluginError
 from probekit.export.files import PATH_RULE, check_template
 
@@ -68,11 +68,12 @@ def _lookup(word: str, known: dict[str, type]) -> Callable[[str], type]:
 
 
 _PROBES = _lookup("probe", {"wiggle": Wiggle, "wobble": Wobble})
+_AGGREGATORS = _lookup("aggregator", {"tally": Paper})
 _EXPORTERS = _lookup("exporter", {"paper": Paper, "screen": Screen})
 
 
 def _settings(document: dict[str, Any], *probes: str) -> Settings:
-    return structure(document, probes or ("wiggle",), _PROBES, _EXPORTERS, "")
+    return structure(document, probes or ("wiggle",), _PROBES, _AGGREGATORS, _EXPORTERS, "")
 
 
 def _problems(document: dict[str, Any], *probes: str) -> list[str]:
@@ -82,7 +83,7 @@ def _problems(document: dict[str, Any], *probes: str) -> list[str]:
 
 
 def test_an_empty_document_gives_every_default() -> None:
-    assert _settings({}) == Settings(run=RunSettings(), probes={"wiggle": Wiggle()}, exports=())
+    assert _settings({}) == Settings(run=RunSettings(), probes={"wiggle": Wiggle()}, aggregates=(), exports=())
 
 
 def test_every_type_of_option_is_read() -> None:
@@ -190,7 +191,7 @@ def test_a_misspelt_word_gets_a_suggestion() -> None:
     [
         ({"ruin": {}}, "ruin: unknown key, did you mean run?"),
         ({"probes": {}}, "probes: unknown key, did you mean probe?"),
-        ({"zzz": 1}, "zzz: unknown key (there is: run, probe, export)"),
+        ({"zzz": 1}, "zzz: unknown key (there is: run, probe, aggregate, export)"),
         ({"run": {"durations": "1s"}}, "run.durations: unknown key, did you mean duration?"),
         ({"run": {"zzz": 1}}, "run.zzz: unknown key (there is: duration, interval)"),
         ({"probe": {"wiggle": {"modes": 1}}}, "probe.wiggle.modes: unknown key, did you mean mode?"),
@@ -280,7 +281,7 @@ def test_every_problem_is_reported_at_once_each_on_a_line_with_the_file() -> Non
         "export": [{"path": "x"}, {"kind": "screen", "rows": "3"}],
     }
     with pytest.raises(ConfigError) as caught:
-        structure(document, ("wiggle",), _PROBES, _EXPORTERS, "run.toml")
+        structure(document, ("wiggle",), _PROBES, _AGGREGATORS, _EXPORTERS, "run.toml")
     assert [problem.split(" ")[0].rstrip(":") for problem in caught.value.problems] == [
         "ruin", "run.interval", "run.x", "probe.wiggle.mode", "probe.wiggle.count", "probe.wiggle.x", "probe.nobody",
         "export[0].kind", "export[1].rows",
@@ -415,3 +416,43 @@ def test_a_value_beyond_what_the_parser_takes_is_an_error_of_the_input(tmp_path:
     with pytest.raises(InputError) as caught:
         read(file)
     assert caught.value.message.startswith(f"{file}: ")
+
+
+def test_an_aggregator_is_added_to_the_probe_that_it_names() -> None:
+    entry = {"kind": "tally", "probe": "wiggle", "path": "x"}
+    assert _settings({"aggregate": [entry]}).aggregates == (Aggregate("tally", "wiggle", Paper("x")),)
+
+
+def test_an_aggregator_of_a_probe_that_does_not_run_is_checked_and_left_out() -> None:
+    document: dict[str, Any] = {
+        "probe": {"wobble": {"device": "x"}},
+        "aggregate": [{"kind": "tally", "probe": "wobble"}],
+    }
+    assert _settings(document, "wiggle").aggregates == ()
+    document["aggregate"][0]["path"] = 3
+    assert _problems(document, "wiggle") == ["aggregate[0].path = 3: has to be a string"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "problem"),
+    [
+        ({"kind": "tally"}, "aggregate[0].probe: has to name the probe that it is added to"),
+        ({"kind": "tally", "probe": 3}, "aggregate[0].probe = 3: has to name the probe that it is added to"),
+        (
+            {"kind": "tally", "probe": "wabble"},
+            "aggregate[0].probe: unknown probe 'wabble', did you mean wobble?",
+        ),
+        ({"probe": "wiggle"}, "aggregate[0].kind: has to name an aggregator; `probekit list` shows them"),
+        (
+            {"kind": "taly", "probe": "wiggle"},
+            "aggregate[0].kind: unknown aggregator 'taly', did you mean tally?",
+        ),
+    ],
+)
+def test_an_aggregator_that_cannot_be_added_is_named(entry: dict[str, Any], problem: str) -> None:
+    assert _problems({"aggregate": [entry]}) == [problem]
+
+
+def test_an_aggregator_is_added_once() -> None:
+    entry = {"kind": "tally", "probe": "wiggle"}
+    assert _problems({"aggregate": [entry, entry]}) == ["aggregate[1]: tally is added to wiggle already"]

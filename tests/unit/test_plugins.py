@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from probekit.errors import InputError, PluginError
-from probekit.plugins import EXPORTERS, PROBES, PluginInfo, Plugins, discover
+from probekit.plugins import AGGREGATORS, EXPORTERS, PROBES, PluginInfo, Plugins, arguments_of, discover
 
 _EXPORTER = """
 from attrs import frozen
@@ -20,32 +20,47 @@ from probekit import hook
 class Config:
     pass
 
+@frozen
+class Exporter:
+    name: object
+    config: object
+    __enter__ = __exit__ = export = lambda *_: None
+
 @hook
 def probekit_config():
     return Config
 
 @hook
 def probekit_export(exporter, config):
-    return exporter, config
+    return Exporter(exporter, config)
 """
 _PROBE = """
-from probekit import hook
+from pathlib import Path
+from attrs import frozen
+from probekit import AttachPlan, hook
+
+@frozen
+class Config:
+    pass
 
 @hook
 def probekit_config(name):
-    return name
+    return type(name.title(), (Config,), {})
 
 @hook
 def probekit_attach(config):
-    return config
+    return AttachPlan(Path(__file__), (), (), {"CONFIG": config})
 
 @hook
 def probekit_decode(source, map):
-    return source, map
+    return lambda batch: (source, map, batch)
 
 @hook
 def probekit_aggregate():
-    return "aggregator"
+    return Aggregator
+
+class Aggregator:
+    update = snapshot = lambda *_: None
 """
 
 Install = Callable[..., None]
@@ -115,19 +130,22 @@ def test_a_plugin_is_imported_when_its_name_is_asked_for_and_no_other_is(install
 def test_a_hook_gets_the_arguments_it_wants(install: Install) -> None:
     install("wig-kit", {PROBES: {"wig": "wig_probe"}}, wig_probe=_PROBE)
     found = discover()
-    assert found.call(PROBES, "wig", "probekit_config", name="wig") == "wig"
-    assert found.call(PROBES, "wig", "probekit_attach", probe="wig", config="c", kernel="k") == "c"
-    assert found.call(PROBES, "wig", "probekit_decode", probe="wig", config="c", source="s", map="m") == ("s", "m")
-    assert found.call(PROBES, "wig", "probekit_aggregate", probe="wig", config="c") == "aggregator"
+    assert found.call(PROBES, "wig", "probekit_config", name="wig").__name__ == "Wig"
+    assert found.call(PROBES, "wig", "probekit_attach", probe="wig", config=7, kernel="k").defines == {"CONFIG": 7}
+    decode = found.call(PROBES, "wig", "probekit_decode", probe="wig", config="c", source="s", map="m")
+    assert decode("b") == ("s", "m", "b")
+    assert found.call(PROBES, "wig", "probekit_aggregate", probe="wig", config="c").__name__ == "Aggregator"
 
 
 def test_a_hook_is_called_on_the_plugin_of_that_name_alone(install: Install) -> None:
     names = ("one", "two", "three")
-    sources = {f"wig_{name}": _EXPORTER.replace("return exporter, config", f"return {name!r}") for name in names}
+    sources = {
+        f"wig_{name}": _EXPORTER.replace("Exporter(exporter, config)", f"Exporter({name!r}, config)") for name in names
+    }
     install("wig-kit", {EXPORTERS: {name: f"wig_{name}" for name in names}}, **sources)
     found = discover()
     for _ in range(2):
-        assert [_export(found, name) for name in names] == list(names)
+        assert [_export(found, name).name for name in names] == list(names)
 
 
 def test_an_unknown_name_gets_a_suggestion_or_the_list(install: Install) -> None:
@@ -141,7 +159,7 @@ def test_an_unknown_name_gets_a_suggestion_or_the_list(install: Install) -> None
         found.call(EXPORTERS, "wiggle", "probekit_config", name="wiggle")
 
 
-_OWNER = r"^exporter wig \(wig_exporter, from wig-kit\)"
+_OWNER = r"^exporter wig \(wig_exporter, from wig-kit 1\.2\)"
 
 
 @pytest.mark.parametrize(
@@ -160,28 +178,80 @@ def test_an_import_error_names_the_plugin_and_the_package(install: Install, sour
 
 def test_a_module_that_is_not_there_names_the_plugin_and_the_package(install: Install) -> None:
     install("wig-kit", {EXPORTERS: {"wig": "wig_nowhere"}})
-    with pytest.raises(PluginError, match=r"^exporter wig \(wig_nowhere, from wig-kit\) cannot be imported: "):
+    with pytest.raises(PluginError, match=r"^exporter wig \(wig_nowhere, from wig-kit 1\.2\) cannot be imported: "):
         _export(discover())
 
 
 def test_a_missing_hook_is_named(install: Install) -> None:
     install("wig-kit", {PROBES: {"wig": "wig_exporter"}}, wig_exporter=_EXPORTER)
-    with pytest.raises(PluginError, match=r"does not implement probekit_attach, probekit_decode, probekit_aggregate$"):
+    with pytest.raises(
+        PluginError,
+        match=r"1\.2\): probekit_attach is missing; probekit_decode is missing; probekit_aggregate is missing$",
+    ):
         discover().call(PROBES, "wig", "probekit_config", name="wig")
 
 
 def test_a_function_that_is_not_marked_is_no_hook(install: Install) -> None:
-    with pytest.raises(PluginError, match="probekit_export"):
+    with pytest.raises(PluginError, match=r"probekit_export lacks @probekit\.hook$"):
         _export(_one(install, _EXPORTER.replace("@hook\ndef probekit_export", "def probekit_export")))
 
 
-def test_a_hook_that_returns_nothing_is_named(install: Install) -> None:
-    source = _EXPORTER.replace("return exporter, config", "pass")
-    with pytest.raises(PluginError, match="exporter wig: probekit_export of wig_exporter returned nothing"):
+@pytest.mark.parametrize(
+    ("group", "hook", "returned", "wrong"),
+    [
+        (PROBES, "probekit_config", "None", "None is not an attrs class"),
+        (PROBES, "probekit_config", "3", "3 is not an attrs class"),
+        (PROBES, "probekit_config", "type('C', (), {})", "is not an attrs class"),
+        (PROBES, "probekit_config", "attrs.make_class('C', ['width'])", "C.width is not made by probekit.option()"),
+        (PROBES, "probekit_attach", "{}", "{} is not an AttachPlan"),
+        (PROBES, "probekit_attach", "AttachPlan(Path('/nowhere.c'), (), ())", "its source /nowhere.c does not exist"),
+        (PROBES, "probekit_decode", "3", "3 is no function"),
+        (PROBES, "probekit_aggregate", "3", "3 has no update, snapshot()"),
+        (EXPORTERS, "probekit_export", "None", "None has no __enter__, __exit__, export()"),
+    ],
+)
+def test_a_hook_that_returns_something_else_is_named(
+    install: Install, group: str, hook: str, returned: str, wrong: str
+) -> None:
+    head, tail = {PROBES: _PROBE, EXPORTERS: _EXPORTER}[group].split(f"@hook\ndef {hook}")
+    source = f"import attrs\n{head}@hook\ndef {hook}():\n    return {returned}\n\n@hook" + tail.partition("@hook")[2]
+    install("wig-kit", {group: {"wig": "wig_it"}}, wig_it=source.removesuffix("@hook"))
+    found = discover()
+    arguments = dict.fromkeys(arguments_of(hook))
+    with pytest.raises(
+        PluginError, match=rf"wig \(wig_it, from wig-kit 1.2\): {hook} returned what it must not: "
+    ) as e:
+        found.call(group, "wig", hook, **arguments)
+    assert e.value.message.endswith(wrong)
+
+
+def test_what_a_hook_raises_is_told_with_the_plugin_and_the_package(install: Install) -> None:
+    source = _EXPORTER.replace("return Exporter(", "raise KeyError('wag') or (")
+    with pytest.raises(PluginError, match=rf"{_OWNER}: probekit_export failed: KeyError: 'wag'$") as caught:
         _export(_one(install, source))
+    assert caught.value.hint == "probekit --debug ... shows where"
+    assert isinstance(caught.value.__cause__, KeyError)
 
 
-_WRONG_ARGUMENT = _EXPORTER.replace("(exporter, config):\n    return exporter, config", "(expotrer):\n    return 1")
+def test_an_aggregator_needs_two_hooks(install: Install) -> None:
+    install(
+        "wig-kit", {AGGREGATORS: {"wig": "wig_probe", "wag": "wig_exporter"}}, wig_probe=_PROBE, wig_exporter=_EXPORTER
+    )
+    found = discover()
+    assert found.call(AGGREGATORS, "wig", "probekit_aggregate", probe="latency", config=None).__name__ == "Aggregator"
+    with pytest.raises(PluginError, match=r"^aggregator wag \(wig_exporter, from .*\): probekit_aggregate is missing$"):
+        found.config_type(AGGREGATORS, "wag")
+
+
+def test_two_names_need_two_modules(install: Install) -> None:
+    install("wig-kit", {EXPORTERS: {"wig": "wig_exporter", "wag": "wig_exporter"}}, wig_exporter=_EXPORTER)
+    found = discover()
+    _export(found, "wag")
+    with pytest.raises(PluginError, match=f"{_OWNER}: its module is that of wag; each name needs a module of its own$"):
+        _export(found)
+
+
+_WRONG_ARGUMENT = _EXPORTER.replace("(exporter, config):", "(expotrer):")
 _UNKNOWN_HOOK = _EXPORTER + "\n@hook\ndef probekit_exprot(config):\n    return 1\n"
 
 
@@ -211,14 +281,16 @@ def test_a_refused_plugin_does_not_take_others_down(install: Install) -> None:
     found = discover()
     with pytest.raises(PluginError):
         _export(found, "bad")
-    assert _export(found, "wig") == ("wig", None)
+    assert _export(found, "wig").name == "wig"
 
 
 def test_two_packages_with_one_name_are_both_named_and_neither_is_imported(install: Install) -> None:
     install("wig-kit", {EXPORTERS: {"wig": "wig_one"}}, wig_one=_EXPORTER)
     install("wag-kit", {EXPORTERS: {"wig": "wig_two"}}, wig_two=_EXPORTER)
     found = discover()
-    with pytest.raises(PluginError, match="exporter wig is installed twice: by wag-kit and wig-kit") as caught:
+    with pytest.raises(
+        PluginError, match=r"exporter wig is installed twice: by wag-kit 1\.2 and by wig-kit 1\.2$"
+    ) as caught:
         _export(found)
     assert caught.value.hint == "uninstall one of them"
     assert not {"wig_one", "wig_two"} & set(sys.modules)
@@ -233,7 +305,7 @@ def test_a_package_that_two_searched_folders_have_is_one(
     again.mkdir()
     (again / "wig-kit-1.2.dist-info").symlink_to(tmp_path / "wig-kit-1.2.dist-info")
     monkeypatch.syspath_prepend(again)
-    assert _export(discover()) == ("wig", None)
+    assert _export(discover()).name == "wig"
 
 
 def test_a_probe_and_an_exporter_may_have_one_name(install: Install) -> None:
@@ -242,5 +314,5 @@ def test_a_probe_and_an_exporter_may_have_one_name(install: Install) -> None:
         wig_probe=_PROBE, wig_exporter=_EXPORTER,
     )  # fmt: skip
     found = discover()
-    assert _export(found) == ("wig", None)
-    assert found.call(PROBES, "wig", "probekit_config", name="wig") == "wig"
+    assert _export(found).name == "wig"
+    assert found.call(PROBES, "wig", "probekit_config", name="wig").__name__ == "Wig"

@@ -74,7 +74,7 @@ def _uncommented(text: str) -> str:
 
 def test_the_written_configuration_has_every_default() -> None:
     document = tomli.loads(toml(_PROBES, _EXPORTERS))
-    settings = structure(document, ("latency",), _type_of(_PROBES), _type_of(_EXPORTERS), "")
+    settings = structure(document, ("latency",), _type_of(_PROBES), _type_of({}), _type_of(_EXPORTERS), "")
     assert settings.run == RunSettings()
     assert settings.probes == {"latency": LatencyConfig()}
     assert [export.kind for export in settings.exports] == list(_EXPORTERS)
@@ -88,13 +88,13 @@ def test_the_written_configuration_has_every_default() -> None:
 def test_the_written_configuration_is_fit_for_several_probes() -> None:
     probes = {**_PROBES, "wiggle": Wiggle}
     document = tomli.loads(toml(probes, _EXPORTERS))
-    settings = structure(document, tuple(probes), _type_of(probes), _type_of(_EXPORTERS), "")
+    settings = structure(document, tuple(probes), _type_of(probes), _type_of({}), _type_of(_EXPORTERS), "")
     assert settings.probes == {"latency": LatencyConfig(), "wiggle": Wiggle()}
 
 
 def test_what_is_shown_commented_out_is_allowed_too() -> None:
     document = tomli.loads(_uncommented(toml(_PROBES, _EXPORTERS)))
-    settings = structure(document, ("latency",), _type_of(_PROBES), _type_of(_EXPORTERS), "")
+    settings = structure(document, ("latency",), _type_of(_PROBES), _type_of({}), _type_of(_EXPORTERS), "")
     assert settings.run.duration is not None
     assert set(document["run"]) == {field.name for field in attrs.fields(RunSettings)}
     assert set(document["probe"]["latency"]) == {field.name for field in attrs.fields(LatencyConfig)}

@@ -25,6 +25,6 @@ def compile_for(btf: Path) -> None:
     found, facts = plugins.discover(), kernel.detect(btf)
     for probe, options in OBJECTS:
         kind = functools.partial(_configuration, found)
-        settings = config.structure({"probe": {probe: options}}, (probe,), kind, kind, "")
+        settings = config.structure({"probe": {probe: options}}, (probe,), kind, kind, kind, "")
         for planned in pipeline.plan(settings, found, facts):
             compile_plan(planned.plan, facts)

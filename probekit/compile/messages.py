@@ -1,0 +1,187 @@
+"""clang's messages as an author reads them: the place in the author's own file, the line itself, and what to do.
+
+bcc compiles a source twice: as it was written, and after its own rewriting, which inserts lines. clang's optimiser and
+the line numbers in the object are about the second text; `origins` leads them back.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from pathlib import Path
+
+from attrs import evolve, frozen
+
+from ..paths import source_line
+
+_BEGIN = '#line 1 "{}"'
+_END = "#include <bcc/footer.h>"
+_INSERTED = re.compile(r"__attribute__\(\((always_inline|section\(\"\.bpf\.fn\.\w+\"\))\)\)")
+_PLACE = re.compile(r"(?:error: )?(?P<file>[^\s:][^:]*):(?P<line>\d+):(?P<column>\d+): (?P<text>.+)")
+_KIND = re.compile(r"(?:(?P<kind>fatal error|error|warning|note|remark): )?(?P<words>.*)")
+_MOST = 5
+
+_CLASH = r"redefinition of (?:enumerator )?'(?P<name>\w+)'|typedef redefinition|conflicting types for '(?P<same>\w+)'"
+_REMEDIES = {
+    _CLASH: """\
+        the kernel has that name already, and all its types come from its BTF: give yours another one, such as
+        {stem}_{name}""",
+    r"stack limit of 512 bytes": """\
+        a program has 512 bytes of stack: keep what is big in a map, BPF_PERCPU_ARRAY(scratch, struct {stem}_big, 1),
+        or write it straight into a reserved record of a ring buffer""",
+    r"no member named '(?P<name>\w+)' in '(?P<kind>[^']+)'": """\
+        where this kernel's {kind} has no such member (`bpftool btf dump file /sys/kernel/btf/vmlinux format c` prints
+        it), let the plan ask kernel.has_name("{name}") and tell the source by a macro""",
+    r"use of undeclared identifier '(?P<name>[A-Z][A-Z0-9_]*)'": """\
+        BTF has the kernel's types and enums, and no macros: #define {name} in your source, or give it in the plan's
+        defines""",
+    r"(?:implicit declaration of|call to undeclared) function '(?P<name>\w+)'": """\
+        neither bcc nor the kernel has a helper {name}; a function of your own has to stand before its use""",
+    r"file not found": """\
+        no kernel headers are used: the kernel's types are there without an include; files of your own have to be beside
+        the C file or in the plan's include""",
+    r"cannot call non-static helper function": """\
+        declare that function `static __always_inline`""",
+}  # the first that fits
+
+
+@frozen
+class Complaint:
+    """An error of clang.
+
+    Attributes:
+        file: Where, as clang says it.
+        line: From 1.
+        column: From 1.
+        words: What is wrong.
+        shown: What clang prints below it: the line, and carets.
+        foreign: What it refers to is not in the author's files.
+    """
+
+    file: str
+    line: int
+    column: int
+    words: str
+    shown: tuple[str, ...] = ()
+    foreign: bool = False
+
+
+def origins(written: str, rewritten: str) -> list[int]:
+    """For each line that bcc made, the line that it was written on.
+
+    bcc inserts an attribute before a function and a line break after its brace, and changes other lines in place.
+
+    Args:
+        written: The author's source.
+        rewritten: What bcc made of it.
+
+    Returns:
+        Line numbers from 1; entry 0 is line 1.
+    """
+    import difflib
+
+    before, after = written.splitlines(), rewritten.splitlines()
+    numbers: list[int] = []
+    for kind, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
+        at = a
+        for text in after[c:d]:
+            numbers.append(min(at, len(before) - 1) + 1)
+            if kind == "equal" or (at < b - 1 and not _INSERTED.fullmatch(text.strip())):
+                at += 1
+    return numbers
+
+
+def split(messages: str, source: Path) -> tuple[str, str, str]:
+    """bcc's output in parts.
+
+    Args:
+        messages: What it printed when asked to show the source.
+        source: The C file.
+
+    Returns:
+        Messages about the source as it was written; the rewritten source, empty where bcc did not get that far; and
+        messages about that one.
+    """
+    head, begin, rest = messages.partition(_BEGIN.format(source) + "\n")
+    if not begin:
+        return messages, "", ""
+    rewritten, _, tail = rest.partition(_END)
+    return head, rewritten, tail
+
+
+def complaints(messages: str, ours: Collection[str], lines: Sequence[int] = ()) -> list[Complaint]:
+    """The errors among clang's messages.
+
+    Args:
+        messages: As clang prints them.
+        ours: The author's files.
+        lines: What `origins` says, where the messages are about the rewritten source.
+    """
+    found: list[Complaint] = []
+    relevant = False
+    for text in messages.splitlines():
+        place = _PLACE.match(text)
+        if place is None:
+            relevant = relevant and bool(text.strip()) and (not found[-1].shown or text.startswith(" "))
+            if relevant:
+                found[-1] = evolve(found[-1], shown=(*found[-1].shown, text.rstrip()))
+            continue
+        kind = _KIND.match(place["text"])
+        assert kind is not None
+        file, line = place["file"], int(place["line"])
+        is_error = "error" in (kind["kind"] or "") or text.startswith("error: ")
+        relevant = is_error
+        if is_error:
+            words = re.sub(r"^in function (\w+) [^:]*: ", r"in \1: ", kind["words"])
+            if file == next(iter(ours), "") and 0 < line <= len(lines):
+                line = lines[line - 1]
+            found.append(Complaint(file, line, int(place["column"]), words))
+        elif kind["kind"] == "note" and found and file not in ours:
+            found[-1] = evolve(found[-1], foreign=True)
+    return list(dict.fromkeys(found))
+
+
+def explain(messages: str, source: Path, ours: Collection[Path]) -> tuple[str, str]:
+    """What to tell the author of a source that was refused.
+
+    Args:
+        messages: What bcc printed.
+        source: The C file.
+        ours: That and the other files that it may include.
+
+    Returns:
+        A message with the first errors, each with its place, and a hint, or an empty one.
+    """
+    head, rewritten, tail = split(messages, source)
+    files = [str(source), *(str(path) for path in ours if path != source)]
+    written = source.read_text(encoding="utf-8")
+    found = complaints(head, files) + complaints(tail, files, origins(written, rewritten))
+    if not found:
+        return f"bcc refuses {source}:\n{_without_noise(messages)}", ""
+    parts = [f"{c.file}:{c.line}:{c.column}: {c.words}" + _lines(c) for c in found[:_MOST]]
+    if len(found) > _MOST:
+        parts.append(f"and {len(found) - _MOST} more")
+    return "bcc refuses the C source\n" + "\n".join(parts), _remedy(found, source)
+
+
+def _lines(complaint: Complaint) -> str:
+    shown = complaint.shown or (f"  {source_line(complaint.file, complaint.line).strip()}",)
+    return "".join(f"\n    {text}" for text in shown if text.strip())
+
+
+def _remedy(found: list[Complaint], source: Path) -> str:
+    stem = source.name.partition(".")[0]
+    for complaint in found:
+        for pattern, remedy in _REMEDIES.items():
+            match = re.search(pattern, complaint.words)
+            if match and (complaint.foreign or pattern != _CLASH):
+                names = {key: value for key, value in match.groupdict().items() if value}
+                name = next(iter(names.values()), "")
+                return " ".join(remedy.format_map({"stem": stem, "name": name, **names}).split())
+    return ""
+
+
+def _without_noise(messages: str) -> str:
+    """What is left when bcc's own words about how it runs clang are taken out."""
+    kept = [line for line in messages.splitlines() if not line.startswith(("Running from kernel", "clang -cc1"))]
+    return "\n".join(kept).strip()

@@ -1,0 +1,104 @@
+"""What the verifier says, as a program's author reads it: the line of the source, the last instructions, a remedy."""
+
+from __future__ import annotations
+
+import re
+import struct
+
+from ..model import Object
+from ..paths import source_line
+
+_INSTRUCTION = re.compile(r"(?P<number>\d+): \((?P<code>[0-9a-f]{2})\) (?P<text>[^;]*)")
+_NAMED = re.compile(r"\binsn (\d+)")
+_SHOWN = 6
+_AROUND = 1
+_STATISTICS = ("processed ", "verification time", "stack depth", "insns processed", "func#", "Validating ")
+
+_REMEDIES = {
+    r"invalid mem access '\w*_or_null'": """\
+        what a lookup or a reservation gives may be NULL: test it, and return, before it is used""",
+    r"infinite loop|back-edge|too complex|too large|loop is not bounded": """\
+        the verifier sees no end of a loop: give it a constant bound, for (int i = 0; i < 64; i++), and leave early with
+        break""",
+    r"combined stack size|invalid (?:indirect |variable-offset )?(?:read|write|access).*(?:stack| R10 )": """\
+        a program has 512 bytes of stack and may read there only what it has written: give variables an initial value,
+        = {}, and keep what is big in a BPF_PERCPU_ARRAY of one entry""",
+    r"invalid mem access '(?:scalar|inv)'": """\
+        this is no pointer that may be followed: read kernel memory with READ(direct, pointer, field) of programs.h or
+        bpf_probe_read_kernel, and take a program's argument as opaque(ctx[0])""",
+    r"invalid access to map value|unbounded m|(?:min|max) value is|outside of the|pointer be out of bounds": """\
+        the verifier cannot prove the place to be inside: compare the index with the constant size right before the
+        access""",
+    r"[Uu]nreleased reference": """\
+        a record that was reserved has to be submitted or discarded on every way out""",
+    r"unknown func|cannot use helper|program of this type cannot": """\
+        this kernel has no such helper for programs of this kind; `bpftool feature probe` lists what it has""",
+    r"pointer arithmetic|arithmetic .*prohibited|bitwise operator|pointer comparison|partial copy": """\
+        the verifier allows no computing with this pointer: as a number take address_of(pointer) of programs.h""",
+    r"!read_ok": """\
+        what is used here was never set: give variables an initial value, and let every way out return one""",
+    r"access beyond struct|cannot access ptr member|invalid bpf_context access": """\
+        this member of the kernel's struct, or argument of the program, is not there or may not be touched""",
+}  # the first that fits
+
+
+def summary(words: str) -> str:
+    """The reason, one line; empty without one.
+
+    Args:
+        words: The verifier's log without instructions.
+    """
+    lines = [line.strip() for line in words.splitlines()]
+    reasons = [line for line in lines if line and not line.startswith(_STATISTICS)]
+    return reasons[-1] if reasons else ""
+
+
+def details(compiled: Object, program: str, reason: str, log: str) -> str:
+    """Where in the source, the last instructions, and what to do.
+
+    Args:
+        compiled: The object, with its source lines.
+        program: The C function.
+        reason: What `summary` says.
+        log: The verifier's log with its instructions.
+    """
+    seen = [(int(m["number"]), m["text"].strip()) for m in map(_INSTRUCTION.match, log.splitlines()) if m]
+    named = _NAMED.search(reason)
+    at = int(named[1]) if named else (seen[-1][0] if seen else None)
+    lines = []
+    place = place_of(compiled, program, at) if at is not None else None
+    if place is not None:
+        lines += [f"{place[0]}:{place[1]}: {reason}", *_excerpt(*place)]
+    remedy = next((text for pattern, text in _REMEDIES.items() if re.search(pattern, reason)), "")
+    if remedy:
+        lines.append(f"remedy: {' '.join(remedy.split())}")
+    if seen:
+        lines.append(f"last instructions of {program}:")
+        before = None
+        for number, text in seen[-_SHOWN:]:
+            where = place_of(compiled, program, number)
+            if where is not None and where != before:
+                lines.append(f"  ; {where[0].rpartition('/')[2]}:{where[1]}: {source_line(*where).strip()}")
+            before = where
+            lines.append(f"  {number}: {text}")
+    return "\n".join(lines)
+
+
+def place_of(compiled: Object, program: str, instruction: int) -> tuple[str, int] | None:
+    """File and line that an instruction comes from; None where that is not known."""
+    found = None
+    for first, file, line in struct.iter_unpack("=III", compiled.lines.get(program, b"")):
+        if first > instruction:
+            break
+        found = (compiled.files[file], line)
+    return found
+
+
+def _excerpt(file: str, line: int) -> list[str]:
+    """The line with its neighbours."""
+    shown = []
+    for number in range(max(1, line - _AROUND), line + _AROUND + 1):
+        text = source_line(file, number)
+        if text.strip() or number == line:
+            shown.append(f"  {'>' if number == line else ' '} {number:4} {text}".rstrip())
+    return shown

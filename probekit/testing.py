@@ -1,0 +1,261 @@
+"""A pytest plugin for the tests of probes, aggregators and exporters.
+
+It comes with probekit and needs no line in `conftest.py`:
+
+    def test_contract() -> None:
+        assert_plugin_contract("probe", "dns")
+
+    def test_figures(probe_harness: Harnesses) -> None:
+        snapshot = probe_harness("dns", port=53).replay(Recording.load(FILE))
+
+What needs a kernel skips the test where there is none to be had, with the reason; what the author can mend fails it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from . import kernel, pipeline, plugins
+from .compile import compile_plan
+from .config import structure
+from .contract import Unchecked, contract_faults, export, sample
+from .drain import Reader, open_reader
+from .errors import AttachError, MissingError, VerifierError
+from .kernel import PRIVILEGES, KernelFacts
+from .load import Loaded
+from .model import Attached, AttachPlan, Batch, Columns, Decoder, LiveMap, Object, Snapshot
+from .pipeline import Compiled, Planned
+from .plugins import AGGREGATORS, EXPORTERS, PROBES
+from .recording import Recording
+from .running import Part, Running, parts_of
+
+_SETTLE_SECONDS = 0.01
+
+
+class Harness:
+    """A probe of an installed package, with what tests do to it.
+
+    Attributes:
+        name: The probe's name.
+        config: An instance of its configuration class.
+        kernel: Facts about this kernel.
+    """
+
+    def __init__(self, name: str, options: dict[str, Any], aggregators: dict[str, dict[str, Any]]) -> None:
+        self.name = name
+        self.kernel: KernelFacts = kernel.detect()
+        self._plugins = plugins.discover()
+        document = {
+            "probe": {name: options},
+            "aggregate": [{"kind": kind, "probe": name, **table} for kind, table in aggregators.items()],
+        }
+        types = [partial(self._plugins.config_type, group) for group in (PROBES, AGGREGATORS, EXPORTERS)]
+        self._settings = structure(document, (name,), types[0], types[1], types[2], "the test's options")
+        self.config = self._settings.probes[name]
+
+    def plan(self) -> AttachPlan:
+        """What the probe wants of this kernel."""
+        return self._planned().plan
+
+    def compile(self) -> Object:
+        """Compiles its C source for this kernel and loads no program; skips where that takes more privileges."""
+        compiled: Object = _or_skip(self.kernel, self.compiled)
+        return compiled
+
+    def compiled(self) -> Object:
+        """The same, and raises MissingError where the machine cannot."""
+        return compile_plan(self.plan(), self.kernel)
+
+    def replay(self, batches: Recording | Iterable[Batch], maps: dict[str, LiveMap] | None = None) -> Snapshot:
+        """The figures of recorded or made-up batches; needs neither root nor a kernel.
+
+        Args:
+            batches: What was drained.
+            maps: Of made-up batches, what `probekit_decode` gets: that of a recording.
+        """
+        if isinstance(batches, Recording):
+            maps = batches.maps
+            batches = batches.batches
+        decoders = {
+            source.map: self._decoder(source, maps[source.map])
+            for source in self.plan().sources
+            if maps is not None and source.map in maps
+        }
+        running = Running(self.name, _Nowhere(), [], self._parts())  # type: ignore[arg-type]
+        for batch in batches:
+            running.take(decoders[batch.source], batch)
+        return _snapshot(running, self.kernel, time.time())
+
+    @contextmanager
+    def live(self) -> Iterator[Live]:
+        """Attaches the probe to this kernel, and takes it off again; skips where this machine cannot."""
+        planned = self._planned()
+        compiled = self.compile()
+        with ExitStack() as stack:
+            loaded: Loaded = _or_skip(
+                self.kernel, lambda: pipeline.attach(Compiled(planned, compiled), self.kernel, stack)
+            )
+            recorded: list[Batch] = []
+            readers: list[tuple[Reader, Decoder]] = []
+            for source in planned.plan.sources:
+                reader = open_reader(source, loaded.maps[source.map], self.kernel.cpus)
+                stack.callback(reader.close)
+                readers.append((reader, _recording(self._decoder(source, loaded.maps[source.map]), recorded)))
+            yield Live(Running(self.name, loaded, readers, self._parts()), loaded, self.kernel, recorded)
+
+    def _planned(self) -> Planned:
+        return pipeline.plan(self._settings, self._plugins, self.kernel)[0]
+
+    def _decoder(self, source: Any, live: LiveMap) -> Decoder:
+        arguments = {"probe": self.name, "config": self.config, "source": source, "map": live}
+        decoder: Decoder = self._plugins.call(PROBES, self.name, "probekit_decode", **arguments)
+        return decoder
+
+    def _parts(self) -> list[Part]:
+        return parts_of(self._planned(), self._plugins)
+
+
+class Live:
+    """A probe that is attached.
+
+    Attributes:
+        attached: How.
+    """
+
+    def __init__(self, running: Running, loaded: Loaded, facts: KernelFacts, recorded: list[Batch]) -> None:
+        self.attached: tuple[Attached, ...] = loaded.attached
+        self._running = running
+        self._loaded = loaded
+        self._kernel = facts
+        self._recorded = recorded
+        self._started = time.time()
+
+    def snapshot(self) -> Snapshot:
+        """The figures as they are now."""
+        self._running.drain()
+        return _snapshot(self._running, self._kernel, self._started, self.attached)
+
+    def finish(self) -> Snapshot:
+        """Detaches; the last figures."""
+        self._loaded.detach()
+        time.sleep(_SETTLE_SECONDS)
+        return self.snapshot()
+
+    def record(self, path: Path) -> Recording:
+        """Detaches, and writes all that was drained to a file."""
+        self.finish()
+        maps = {batch.source: self._loaded.maps[batch.source] for batch in self._recorded}
+        recording = Recording(self._running.name, maps, tuple(self._recorded))
+        recording.save(path)
+        return recording
+
+
+Harnesses = Callable[..., Harness]
+
+
+@pytest.fixture
+def probe_harness() -> Harnesses:
+    """A function: `probe_harness("dns", port=53)` is the harness of a probe with these options.
+
+    The keyword `aggregators` adds some: `aggregators={"ports": {"most": 10}}`.
+    """
+
+    def harness(name: str, aggregators: dict[str, dict[str, Any]] | None = None, **options: Any) -> Harness:
+        return Harness(name, options, aggregators or {})
+
+    return harness
+
+
+def assert_plugin_contract(
+    kind: str, name: str, options: Mapping[str, Any] | None = None, readme: Path | None = None
+) -> None:
+    """Checks an installed plugin against all that the core, the exporters and users expect of one.
+
+    Names, the configuration with its defaults, documented options; of a probe a plan without effects, layouts that
+    agree with the compiler's, figures that come through every installed exporter, nothing left after detaching; of an
+    exporter that it takes any snapshot and refuses what it cannot write before anything is measured.
+
+    Args:
+        kind: `probe`, `aggregator` or `exporter`.
+        name: Its name.
+        options: Of its TOML table, where the defaults do not do; an aggregator's has the `probe` to add it to.
+        readme: What documents the options; without it the README in the package's metadata.
+
+    Raises:
+        AssertionError: With everything that is wrong.
+    """
+    faults: list[str] = []
+    unchecked: list[str] = []
+    for fault in contract_faults(kind, name, options or {}, Harness, readme):
+        (unchecked if isinstance(fault, Unchecked) else faults).append(str(fault))
+    assert not faults, f"{kind} {name} does not keep the contract:\n" + "\n".join(f"  {fault}" for fault in faults)
+    if unchecked:
+        pytest.skip(f"{kind} {name} keeps what could be checked here; not checked: {'; '.join(unchecked)}")
+
+
+def exported(name: str, *snapshots: Snapshot, **options: Any) -> None:
+    """Sends snapshots through an installed exporter, as a run does.
+
+    Args:
+        name: The exporter's name.
+        snapshots: Such as `sample()`, or what a harness gives.
+        options: Of its TOML table.
+    """
+    found = plugins.discover()
+    types = [partial(found.config_type, group) for group in (PROBES, AGGREGATORS, EXPORTERS)]
+    document = {"export": [{"kind": name, **options}]}
+    (settings,) = structure(document, (), types[0], types[1], types[2], "the test's options").exports
+    export(found, name, settings.settings, snapshots)
+
+
+class _Nowhere:
+    """In place of what is loaded, where nothing is."""
+
+    def missed(self) -> int:
+        return 0
+
+
+def _recording(decode: Decoder, recorded: list[Batch]) -> Decoder:
+    def decoder(batch: Batch) -> Columns:
+        recorded.append(batch)
+        return decode(batch)
+
+    return decoder
+
+
+def _snapshot(running: Running, facts: KernelFacts, started: float, attached: tuple[Attached, ...] = ()) -> Snapshot:
+    figures = running.figures()
+    if running.failures:
+        raise running.failures[0]
+    assert figures is not None
+    return Snapshot(running.name, started, time.time(), True, facts.release, attached, figures)
+
+
+def _or_skip(facts: KernelFacts, do: Callable[[], Any]) -> Any:
+    if not facts.privileged:
+        pytest.skip(f"needs privileges: {PRIVILEGES}")
+    try:
+        return do()
+    except MissingError as error:
+        pytest.skip(f"not on this machine: {error.message}")
+    except VerifierError:
+        raise
+    except AttachError as error:
+        pytest.skip(f"not on this kernel: {error.message}")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Adds `--record`, for tests that make the recordings which others read."""
+    parser.getgroup("probekit").addoption("--record", action="store_true", help="make recordings of batches again")
+
+
+__all__ = [
+    "Harness", "Harnesses", "Live", "Recording", "assert_plugin_contract", "exported", "probe_harness", "sample",
+]  # fmt: skip
