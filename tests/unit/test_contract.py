@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from probekit import kernel, testing
+from probekit import kernel
 from probekit.testing import assert_plugin_contract, exported, sample
 
 _EXPORTER = '''
@@ -94,7 +94,7 @@ Check = Callable[[str, str], str]
 def check(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Check:
     """Installs a module as `wig` and returns what the contract says of it; nothing is loaded into the kernel."""
     monkeypatch.syspath_prepend(tmp_path)
-    monkeypatch.setattr(testing.kernel, "detect", lambda: attrs.evolve(kernel.KernelFacts(
+    monkeypatch.setattr(kernel, "detect", lambda: attrs.evolve(kernel.KernelFacts(
         release="6.1.0", machine="x86_64", cpus=2, btf=None, capabilities=frozenset()
     )))  # fmt: skip
 
