@@ -127,7 +127,7 @@ _DURATION, _SIZE = "a duration with its unit", "a size such as"
         ("mode", "slow", '"slow"', "one of fast, careful"),
         ("mode", 1, "1", "one of fast, careful"),
         ("mode", True, "true", "one of fast, careful"),
-        ("mode", ["fast"], "['fast']", "one of fast, careful"),
+        ("mode", ["fast"], '["fast"]', "one of fast, careful"),
         ("mode", {"fast": 1}, "{'fast': 1}", "one of fast, careful"),
         ("share", "0.5", '"0.5"', _NUMBER),
         ("share", True, "true", _NUMBER),
@@ -228,7 +228,7 @@ def test_a_plugin_that_cannot_be_used_is_a_problem_like_any_other() -> None:
         ({"probe": {"wiggle": True}}, "probe.wiggle", "true"),
         ({"export": {"kind": "paper"}}, "export", "{'kind': 'paper'}"),
         ({"export": "paper"}, "export", '"paper"'),
-        ({"export": ["paper"]}, "export", "['paper']"),
+        ({"export": ["paper"]}, "export", '["paper"]'),
     ],
 )
 def test_what_has_to_be_a_table_or_a_list_of_tables_is_named(document: dict[str, Any], path: str, value: str) -> None:
