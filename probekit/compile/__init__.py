@@ -11,12 +11,12 @@ import sys
 import tempfile
 from pathlib import Path
 
+from ..btf import Types, target_ids
 from ..errors import CompileError, MissingError
 from ..kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
 from ..model import AttachPlan, MapSpec, Object, Way
 from ..paths import bpf_folder
 from . import headers, layouts, prune, worker
-from .btf import Types, target_ids
 from .cache import Cache, default_folder
 
 _FORMAT = "2"  # changes whenever an object of an older probekit cannot be loaded any more
@@ -118,7 +118,7 @@ def _sources(plan: AttachPlan, include: list[Path]) -> list[Path]:
 def _targets(plan: AttachPlan) -> dict[str, list[str]]:
     points = [point for observation in plan.observations for point in observation.points]
     return {
-        "functions": sorted({point.target for point in points if point.way is Way.FENTRY}),
+        "functions": sorted({point.target for point in points if point.way in (Way.FENTRY, Way.FEXIT)}),
         "tracepoints": sorted({point.target for point in points if point.way is Way.TRACEPOINT}),
     }
 
