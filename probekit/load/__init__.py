@@ -20,6 +20,7 @@ from ..model import Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object,
 _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
+_NAMED = {Way.TRACEPOINT: "tracepoint", Way.FENTRY: "fentry", Way.FEXIT: "fentry"}  # what their targets' ids go by
 LAYOUT = "_layout"
 """A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
 
@@ -112,37 +113,50 @@ class Loaded:
         """Attaches one program; the reason where the kernel does not take it."""
         if point.way in self._forbidden:
             return self._forbidden[point.way]
-        target = 0
+        target = of_program = 0
         if point.way is Way.KPROBE:
             if not self._kernel.kprobes:
                 return "this kernel has no kprobes"
-        else:
-            target = self._compiled.targets.get(f"{point.way.value}:{point.target}", 0)
+        elif point.way in _NAMED:
+            target = self._compiled.targets.get(f"{_NAMED[point.way]}:{point.target}", 0)
             if not target:
-                what = "function" if point.way is Way.FENTRY else "tracepoint"
+                what = "tracepoint" if point.way is Way.TRACEPOINT else "function"
                 return f"this kernel has no such {what}"
+        elif point.way is Way.XDP_EXIT:
+            try:
+                of_program, target = bpf.xdp_program(point.target)
+            except OSError as error:
+                return f"{error.strerror}"
+        try:
+            return self._load_and_attach(point, target, of_program)
+        finally:
+            if of_program:
+                os.close(of_program)
+
+    def _load_and_attach(self, point: AttachPoint, target: int, of_program: int) -> str | None:
         code = self._patched(self._compiled.programs[point.program])
         try:
-            program, _ = bpf.load_program(point.way, point.program, code, target)
+            program, _ = bpf.load_program(point.way, point.program, code, target, of_program)
         except OSError as error:
             if error.errno != errno.EPERM:
-                return self._refusal(point, code, target, error)
+                return self._refusal(point, code, target, of_program, error)
             # not this program is refused, but all of its kind
             self._forbidden[point.way] = f"the kernel refuses programs of this kind: {error.strerror}"
             return self._forbidden[point.way]
         try:
-            link = bpf.attach(point.way, program, point.target)
+            links = bpf.attach(point.way, program, point.target)
         except OSError as error:
             os.close(program)
             return f"the kernel refuses to attach: {error.strerror}"
         self.programs.append(program)
         self._descriptors.callback(os.close, program)
-        self._links.callback(os.close, link)
+        for link in links:
+            self._links.callback(os.close, link)
         return None
 
-    def _refusal(self, point: AttachPoint, code: bytes, target: int, error: OSError) -> str:
+    def _refusal(self, point: AttachPoint, code: bytes, target: int, of_program: int, error: OSError) -> str:
         """The verifier's reason: the program is loaded once more, with its log."""
-        fd, log = bpf.load_program(point.way, point.program, code, target, log=True)
+        fd, log = bpf.load_program(point.way, point.program, code, target, of_program, log=True)
         if fd >= 0:
             os.close(fd)
         return f"the kernel refuses the program: {error.strerror}{_last_words(log)}"

@@ -92,7 +92,8 @@ def main() -> None:
         for program, target in names.items():
             code = module.dump_func(program.encode())
             fd, _ = bpf.load_program(Way.TRACEPOINT, program, code, ids[f"tracepoint:{target}"])
-            stack.callback(os.close, bpf.attach(Way.TRACEPOINT, fd, target))
+            for link in bpf.attach(Way.TRACEPOINT, fd, target):
+                stack.callback(os.close, link)
         print("measuring", file=sys.stderr, flush=True)
         time.sleep(30)
 
