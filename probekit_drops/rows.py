@@ -10,7 +10,7 @@ from typing import Any
 
 from attrs import frozen
 
-from probekit.btf import enumerators
+from probekit.btf import Types
 from probekit.decode.symbols import Symbols
 from probekit.kernel import VMLINUX_BTF
 
@@ -54,7 +54,7 @@ class Namer:
     @cached_property
     def reasons(self) -> Mapping[int, str]:
         """This kernel's reasons, its modules' included; empty on kernels without."""
-        return enumerators(self._btf.read_bytes(), "skb_drop_reason")
+        return Types(self._btf.read_bytes()).enumerators("skb_drop_reason")
 
     @cached_property
     def _of_subsystems(self) -> Mapping[int, str]:
@@ -62,10 +62,10 @@ class Namer:
         base = self._btf.read_bytes()
         found: dict[int, str] = {}
         for path in sorted(self._btf.parent.iterdir()):
-            own = path == self._btf
-            content = base if own else path.read_bytes()
-            if b"_drop_reason\\0" in content.replace(b"\\0skb_drop_reason\\0", b"\\0"):
-                found |= enumerators(content, "*_drop_reason", b"" if own else base)
+            types = Types(base) if path == self._btf else Types(path.read_bytes(), base)
+            for name in types.enums():
+                if name.endswith("_drop_reason") and name != "skb_drop_reason":
+                    found |= types.enumerators(name)
         return found
 
     def reason(self, number: int) -> str:
