@@ -15,7 +15,7 @@ from typing import Any
 import pluggy
 
 from .kernel import KernelFacts
-from .model import Aggregator, AttachPlan, Decoder, Exporter, LiveMap, Source
+from .model import Aggregator, Attached, AttachPlan, Decoder, Exporter, LiveMap, Source
 
 PROJECT = "probekit"
 
@@ -64,12 +64,13 @@ def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap) -> De
 
 
 @hookspec(firstresult=True)
-def probekit_aggregate(probe: str, config: Any) -> Aggregator:  # type: ignore[empty-body]
+def probekit_aggregate(probe: str, config: Any, attached: tuple[Attached, ...]) -> Aggregator:  # type: ignore[empty-body]
     """The keeper of the probe's figures.
 
     Args:
         probe: The probe's name.
         config: An instance of its configuration class.
+        attached: How each observation of the plan was attached, or that it was not.
 
     Returns:
         An object that is given every batch of columns and asked for the figures at each interval and at the end.

@@ -123,7 +123,7 @@ def start(planned: Planned, loaded: Loaded, plugins: Plugins, kernel: KernelFact
         reader = open_reader(source, live, kernel.cpus)
         stack.callback(reader.close)
         readers.append((reader, call("probekit_decode", source=source, map=live)))
-    return Running(planned.name, loaded, readers, call("probekit_aggregate"))
+    return Running(planned.name, loaded, readers, call("probekit_aggregate", attached=loaded.attached))
 
 
 @define

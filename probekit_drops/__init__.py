@@ -5,7 +5,7 @@ What needs NumPy is imported by the hooks that are called after the programs wer
 
 from __future__ import annotations
 
-from probekit import Aggregator, AttachPlan, Decoder, LiveMap, Source, hook
+from probekit import Aggregator, Attached, AttachPlan, Decoder, LiveMap, Source, hook
 from probekit.kernel import KernelFacts
 
 from .attach import plan
@@ -33,8 +33,8 @@ def probekit_decode(source: Source, map: LiveMap) -> Decoder:  # noqa: A002
 
 
 @hook
-def probekit_aggregate(config: DropsConfig) -> Aggregator:
+def probekit_aggregate(config: DropsConfig, attached: tuple[Attached, ...]) -> Aggregator:
     """Drops by reason and flow, the funnel and losses."""
     from .aggregate import DropsAggregator
 
-    return DropsAggregator(config)
+    return DropsAggregator(config, attached)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from probekit import Columns, Deferred, Figures, Table
+from probekit import Attached, Columns, Deferred, Figures, Table
 from probekit.decode import text
 from probekit.model import Array
 
@@ -23,8 +23,9 @@ _OF_PLACES = {"netns": 0, "chain": 0, "hook": NO_HOOK, "family": 0, "state": 0}
 class DropsAggregator:
     """Keeps the figures of one run."""
 
-    def __init__(self, config: DropsConfig) -> None:
+    def __init__(self, config: DropsConfig, attached: tuple[Attached, ...] = ()) -> None:
         self._config = config
+        self._programs = {entry.point.program for entry in attached if entry.point is not None}
         self._namer = Namer()
         self._flows: Mapping[str, Array] = {}
         self._places: Mapping[str, Array] = {}
@@ -84,7 +85,7 @@ class DropsAggregator:
                 ),
             ]  # fmt: skip
             if self._config.layers:
-                made.insert(1, funnel.table(layers, self._own, self._config.devices))
+                made.insert(1, funnel.table(layers, self._own, self._config.devices, self._programs))
             if normal.any():
                 made.append(tables.reasons(*_chosen(normal, every, counts), "normal"))
             return tuple(made)

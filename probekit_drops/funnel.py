@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 
 import numpy as np
 from attrs import frozen
@@ -21,19 +21,21 @@ class Step:
     Attributes:
         name: As output has it.
         points: Counters that are added up.
+        programs: Those that count there: one of them has to be attached.
         after: Steps that a packet comes to next, of which the first that is measured counts; each a set that is added
             up, because a packet is either delivered or forwarded.
     """
 
     name: str
     points: tuple[Point, ...]
+    programs: tuple[str, ...]
     after: tuple[tuple[str, ...], ...] = ()
 
 
 def _hook(name: str, point: Point, after: tuple[tuple[str, ...], ...]) -> tuple[Step, Step]:
     return (
-        Step(name, (point,), ((f"{name} passed",),)),
-        Step(f"{name} passed", (Point(point + 1),), after),
+        Step(name, (point,), ("hook_enter", "hook_run"), ((f"{name} passed",),)),
+        Step(f"{name} passed", (Point(point + 1),), ("hook_leave", "hook_run"), after),
     )
 
 
@@ -41,29 +43,30 @@ _IN = (("received",), ("tc ingress",), ("prerouting",), ("input", "forward"), ("
 _OUT = (("postrouting",), ("tc egress",), ("transmitted",))
 _XDP = (Point.XDP_ABORTED, Point.XDP_DROP, Point.XDP_PASS, Point.XDP_TX, Point.XDP_REDIRECT)
 STEPS = (
-    Step("xdp", _XDP, (("xdp passed", "xdp sent"),)),
-    Step("xdp passed", (Point.XDP_PASS,), _IN),
-    Step("xdp sent", (Point.XDP_TX, Point.XDP_REDIRECT)),
-    Step("received", (Point.RECEIVED,), _IN[1:]),
-    Step("tc ingress", (Point.TC_INGRESS,), _IN[2:]),
+    Step("xdp", _XDP, ("xdp_verdict", "xdp_own"), (("xdp passed", "xdp sent"),)),
+    Step("xdp passed", (Point.XDP_PASS,), ("xdp_verdict", "xdp_own"), _IN),
+    Step("xdp sent", (Point.XDP_TX, Point.XDP_REDIRECT), ("xdp_verdict",)),
+    Step("received", (Point.RECEIVED,), ("received",), _IN[1:]),
+    Step("tc ingress", (Point.TC_INGRESS,), ("tc_ingress",), _IN[2:]),
     *_hook("prerouting", Point.PREROUTING_ENTER, _IN[3:]),
     *_hook("input", Point.INPUT_ENTER, _IN[4:]),
-    Step("socket", (Point.SOCKET,)),
+    Step("socket", (Point.SOCKET,), ("socket_ingress",)),
     *_hook("forward", Point.FORWARD_ENTER, ()),
     *_hook("output", Point.OUTPUT_ENTER, _OUT),
     *_hook("postrouting", Point.POSTROUTING_ENTER, _OUT[1:]),
-    Step("tc egress", (Point.TC_EGRESS,), _OUT[2:]),
-    Step("transmitted", (Point.TRANSMITTED,)),
+    Step("tc egress", (Point.TC_EGRESS,), ("tc_egress",), _OUT[2:]),
+    Step("transmitted", (Point.TRANSMITTED,), ("transmitted",)),
 )
 
 
-def table(values: Mapping[str, Array], own: int, wanted: Iterable[str]) -> Table:
+def table(values: Mapping[str, Array], own: int, wanted: Iterable[str], programs: Collection[str]) -> Table:
     """Rows by device and step.
 
     Args:
         values: Columns of the map `layers`.
         own: Inode number of the network namespace that programs were attached in.
         wanted: Devices to show; all of this namespace where there is none.
+        programs: Those that are attached.
     """
     counts: dict[str, dict[Point, list[int]]] = {}
     columns = (values[name].tolist() for name in ("netns", "ifindex", "layer", "ip", "packets", "bytes"))
@@ -74,7 +77,7 @@ def table(values: Mapping[str, Array], own: int, wanted: Iterable[str]) -> Table
         count[0 if ip else 1] += packets
         count[2] += size
     chosen = list(wanted) or sorted(counts)
-    rows = [row for device in chosen for row in _rows(device, counts.get(device, {}))]
+    rows = [row for device in chosen for row in _rows(device, counts.get(device, {}), programs)]
     names = ("device", "layer", "packets", "others", "bytes", "unseen", "share", "next")
     of = {name: [row[at] for row in rows] for at, name in enumerate(names)}
     return Table(
@@ -94,11 +97,16 @@ def table(values: Mapping[str, Array], own: int, wanted: Iterable[str]) -> Table
     )
 
 
-def _rows(
-    device: str, points: Mapping[Point, list[int]]
-) -> Iterable[tuple[str, str, int, int, int, float, float, str]]:
-    sums = {step.name: [sum(each) for each in zip(*(points.get(p, [0, 0, 0]) for p in step.points), strict=True)]
-            for step in STEPS if any(p in points for p in step.points)}  # fmt: skip
+_Row = tuple[str, str, int, int, int, float, float, str]
+
+
+def _rows(device: str, points: Mapping[Point, list[int]], programs: Collection[str]) -> Iterator[_Row]:
+    nothing = [0, 0, 0]
+    sums = {
+        step.name: [sum(each) for each in zip(*(points.get(point, nothing) for point in step.points), strict=True)]
+        for step in STEPS
+        if any(program in programs for program in step.programs)
+    }
     for step in STEPS:
         if step.name not in sums:
             continue

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import struct
 from contextlib import ExitStack
 from types import TracebackType
@@ -21,6 +22,7 @@ _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
 _NAMED = {Way.TRACEPOINT: "tracepoint", Way.FENTRY: "fentry", Way.FEXIT: "fentry"}  # what their targets' ids go by
+_OF_DEVICE = (Way.XDP, Way.XDP_EXIT, Way.TCX_INGRESS, Way.TCX_EGRESS)
 LAYOUT = "_layout"
 """A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
 
@@ -122,7 +124,9 @@ class Loaded:
             if not target:
                 what = "tracepoint" if point.way is Way.TRACEPOINT else "function"
                 return f"this kernel has no such {what}"
-        elif point.way is Way.XDP_EXIT:
+        elif point.way in _OF_DEVICE:
+            self._find_device(point.target)
+        if point.way is Way.XDP_EXIT:
             try:
                 of_program, target = bpf.xdp_program(point.target)
             except OSError as error:
@@ -132,6 +136,17 @@ class Loaded:
         finally:
             if of_program:
                 os.close(of_program)
+
+    def _find_device(self, name: str) -> None:
+        """A device that is not there is no fact about the kernel, but a mistake.
+
+        Raises:
+            AttachError: It is not there.
+        """
+        try:
+            socket.if_nametoindex(name)
+        except OSError:
+            raise AttachError(f"there is no device {name} in this network namespace", "`ip link` lists them") from None
 
     def _load_and_attach(self, point: AttachPoint, target: int, of_program: int) -> str | None:
         code = self._patched(self._compiled.programs[point.program])

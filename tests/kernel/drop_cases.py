@@ -49,7 +49,7 @@ Case = Callable[[Lab], Expected]
 NFT = ("nft_do_chain", "nf_hook_slow")
 
 
-def _send(count: int, target: tuple[str, int], size: int = 8, hops: int = 64) -> None:
+def send(count: int, target: tuple[str, int], size: int = 8, hops: int = 64) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sender:
         sender.setsockopt(socket.IPPROTO_IP, socket.IP_TTL, hops)
         for _ in range(count):
@@ -64,21 +64,21 @@ def _rules(hook: str, kind: str = "inet") -> str:
 def nft_input(lab: Lab) -> Expected:
     left, right = lab.pair()
     right.nft(_rules("input"))
-    left.call(_send, SENT, (RIGHT, PORT))
+    left.call(send, SENT, (RIGHT, PORT))
     return Expected(right.name, "NETFILTER_DROP", "firewall", NFT, SENT, hook="input", chains=("inet t c",))
 
 
 def nft_forward(lab: Lab) -> Expected:
     left, router, _ = lab.routed()
     router.nft(_rules("forward", "ip"))
-    left.call(_send, SENT, (FAR, PORT))
+    left.call(send, SENT, (FAR, PORT))
     return Expected(router.name, "NETFILTER_DROP", "firewall", NFT, SENT, hook="forward", chains=("ip t c",))
 
 
 def nft_output(lab: Lab) -> Expected:
     left, _ = lab.pair()
     left.nft(_rules("output"))
-    left.call(_send, SENT, (RIGHT, PORT))
+    left.call(send, SENT, (RIGHT, PORT))
     return Expected(left.name, "NETFILTER_DROP", "firewall", NFT, SENT, hook="output", chains=("inet t c",))
 
 
@@ -90,7 +90,7 @@ def nft_second_chain(lab: Lab) -> Expected:
         f" chain below {{\n udp dport {PORT} drop\n }}\n"
         " chain second {\n type filter hook input priority 1;\n jump below\n }\n}\n"
     )
-    left.call(_send, SENT, (RIGHT, PORT))
+    left.call(send, SENT, (RIGHT, PORT))
     chains = ("inet t second", "inet t first | inet t second")  # where the stack does not say it, both
     return Expected(right.name, "NETFILTER_DROP", "firewall", NFT, SENT, hook="input", chains=chains)
 
@@ -111,14 +111,14 @@ def nft_ip6(lab: Lab) -> Expected:
 def iptables_nft(lab: Lab) -> Expected:
     left, right = lab.pair()
     right.run("iptables-nft", "-A", "INPUT", "-p", "udp", "--dport", str(PORT), "-j", "DROP")
-    left.call(_send, SENT, (RIGHT, PORT))
+    left.call(send, SENT, (RIGHT, PORT))
     return Expected(right.name, "NETFILTER_DROP", "firewall", NFT, SENT, hook="input", chains=("ip filter INPUT",))
 
 
 def iptables_legacy(lab: Lab) -> Expected:
     left, right = lab.pair()
     right.run("iptables-legacy", "-A", "INPUT", "-p", "udp", "--dport", str(PORT), "-j", "DROP")
-    left.call(_send, SENT, (RIGHT, PORT))
+    left.call(send, SENT, (RIGHT, PORT))
     return Expected(
         right.name, "NETFILTER_DROP", "firewall", ("nf_hook_slow",), SENT, hook="input",
         chains=("iptables filter INPUT",),
@@ -127,7 +127,7 @@ def iptables_legacy(lab: Lab) -> Expected:
 
 def udp_closed_port(lab: Lab) -> Expected:
     left, right = lab.pair()
-    left.call(_send, SENT, (RIGHT, PORT))
+    left.call(send, SENT, (RIGHT, PORT))
     return Expected(
         right.name, "NO_SOCKET", "no socket", ("__udp4_lib_rcv", "udp_rcv"), SENT, destination=f"{RIGHT}:{PORT}"
     )
@@ -147,13 +147,13 @@ def tcp_closed_port(lab: Lab) -> Expected:
 
 def hops_exceeded(lab: Lab) -> Expected:
     left, router, _ = lab.routed()
-    left.call(_send, SENT, (FAR, PORT), 8, 1)
+    left.call(send, SENT, (FAR, PORT), 8, 1)
     return Expected(router.name, "IP_INHDR", "routing", ("ip_forward",), SENT, since=(6, 1))
 
 
 def no_route(lab: Lab) -> Expected:
     left, router, _ = lab.routed()
-    left.call(_send, SENT, ("10.99.0.1", PORT))
+    left.call(send, SENT, ("10.99.0.1", PORT))
     return Expected(router.name, "IP_INNOROUTES", "routing", ("ip_error", "ip_rcv_finish_core"), SENT, since=(5, 18))
 
 
@@ -211,7 +211,7 @@ def receive_buffer(lab: Lab) -> Expected:
     with right.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         receiver.bind((RIGHT, PORT))
-        left.call(_send, SENT, (RIGHT, PORT), 1000)
+        left.call(send, SENT, (RIGHT, PORT), 1000)
         time.sleep(0.1)
         lost = right.snmp()["UdpRcvbufErrors"]
         time.sleep(1.5)  # the socket's owner is looked up while it is there
@@ -223,7 +223,7 @@ def receive_buffer(lab: Lab) -> Expected:
 def tbf_overflow(lab: Lab) -> Expected:
     left, _ = lab.pair()
     left.run("tc", "qdisc", "add", "dev", "v1l", "root", "tbf", "rate", "100kbit", "burst", "2kb", "limit", "4kb")
-    left.call(_send, SENT, (RIGHT, PORT), 1000)
+    left.call(send, SENT, (RIGHT, PORT), 1000)
     functions = ("__dev_queue_xmit", "__dev_xmit_skb", "kfree_skb_list", "kfree_skb_list_reason")
     lost = left.qdisc_drops("v1l")
     assert 0 < lost < SENT

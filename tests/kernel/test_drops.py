@@ -2,53 +2,19 @@
 
 from __future__ import annotations
 
-import json
 import platform
 import re
-import signal
-import subprocess
-import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from .drop_cases import CASES, Case, Expected
+from .measured import measured
 from .netns import lab
 
-PROBEKIT = str(Path(sys.executable).with_name("probekit"))
-PATIENCE = 600  # an emulated machine compiles slowly
 SAYS_NOTHING = ("(not given)", "NOT_SPECIFIED")
 
 pytestmark = pytest.mark.timeout(900)
-
-
-@contextmanager
-def measured(folder: Path, *arguments: str) -> Iterator[dict[str, Any]]:
-    """`probekit run drops` while the block lasts; afterwards its JSON is in the dict."""
-    path, messages = folder / "drops.json", folder / "messages"
-    result: dict[str, Any] = {}
-    with messages.open("w") as file:
-        command = [PROBEKIT, "run", "drops", "--interval", "500ms", "--export", f"json:{path}", *arguments]
-        process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
-    try:
-        end = time.monotonic() + PATIENCE
-        while "measuring" not in messages.read_text():
-            assert process.poll() is None, messages.read_text()
-            assert time.monotonic() < end, messages.read_text()
-            time.sleep(0.05)
-        yield result
-        time.sleep(0.2)  # what is under way in softirqs
-        process.send_signal(signal.SIGINT)
-        assert process.wait(PATIENCE) == 0, messages.read_text()
-        result.update(json.loads(path.read_text()))
-    finally:
-        if process.poll() is None:
-            process.kill()
-            process.wait()
 
 
 def version() -> tuple[int, int]:
