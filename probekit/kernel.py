@@ -113,12 +113,6 @@ def detect(btf: Path | None = None) -> KernelFacts:
     )
 
 
-def cgroup_root() -> str | None:
-    """Where the root of cgroup v2 is mounted; None where it is not."""
-    mounts = (line.split() for line in Path("/proc/self/mounts").read_text().splitlines())
-    return next((fields[1] for fields in mounts if fields[2] == "cgroup2"), None)
-
-
 @functools.cache
 def libbcc_bpf() -> ctypes.CDLL | None:
     """bcc's small library, which loads and attaches but has no compiler; None where it is not installed."""

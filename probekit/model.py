@@ -42,7 +42,7 @@ class AttachPoint:
     Attributes:
         way: How the program is attached.
         target: The kernel's name of the function or tracepoint; of XDP and TC the device's; of netfilter
-            FAMILIES/HOOKS/PRIORITY in numbers, with commas between several; of a cgroup its folder.
+            FAMILIES/HOOKS/PRIORITY in numbers, with commas between several; of a cgroup its folder, / for the root.
         program: The C function that is attached.
     """
 

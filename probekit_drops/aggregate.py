@@ -26,6 +26,8 @@ class DropsAggregator:
     def __init__(self, config: DropsConfig, attached: tuple[Attached, ...] = ()) -> None:
         self._config = config
         self._programs = {entry.point.program for entry in attached if entry.point is not None}
+        unseen = [d for d in config.devices if any(e.observation == f"xdp {d}" and e.point is None for e in attached)]
+        self._runs = funnel.xdp_runs(unseen)
         self._namer = Namer()
         self._flows: Mapping[str, Array] = {}
         self._places: Mapping[str, Array] = {}
@@ -57,7 +59,7 @@ class DropsAggregator:
         found_others = tables.places(others, self._namer, self._entries)
         return Figures(
             summary=self._summary(tables.is_normal([*found, *found_others]), [*found, *found_others]),
-            tables=Deferred(self._tables(found, self._flows, found_others, self._places, self._layers)),
+            tables=Deferred(self._tables(found, self._flows, found_others, self._places, self._funnel())),
             lost=self._lost(),
             stream=stream,
         )
@@ -68,7 +70,7 @@ class DropsAggregator:
         flows: Mapping[str, Array],
         others: list[Place],
         places: Mapping[str, Array],
-        layers: Mapping[str, Array],
+        layers: Table | None,
     ) -> Callable[[], tuple[Table, ...]]:
         """Text for many rows takes a while, and not everybody wants it."""
 
@@ -84,13 +86,19 @@ class DropsAggregator:
                     tables.device_names(flows, self._devices)[lost_flows], self._owners,
                 ),
             ]  # fmt: skip
-            if self._config.layers:
-                made.insert(1, funnel.table(layers, self._own, self._config.devices, self._programs))
+            if layers is not None:
+                made.insert(1, layers)
             if normal.any():
                 made.append(tables.reasons(*_chosen(normal, every, counts), "normal"))
             return tuple(made)
 
         return make
+
+    def _funnel(self) -> Table | None:
+        if not self._config.layers:
+            return None
+        runs = {device: counter.count() for device, counter in self._runs.items()}
+        return funnel.table(self._layers, self._own, self._config.devices, self._programs, runs)
 
     def _take_flows(self, values: Mapping[str, Array]) -> None:
         self._flows = values

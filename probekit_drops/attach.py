@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
-from probekit.kernel import KernelFacts, cgroup_root
+from probekit.kernel import KernelFacts
 from probekit.paths import bpf_folder
 
 from .config import DropsConfig
@@ -105,4 +105,4 @@ def _layers(config: DropsConfig, kernel: KernelFacts) -> Iterator[Observation]:
         else:
             yield optional("netfilter", AttachPoint(Way.FEXIT, "nf_hook_slow", "hook_run"))
     if "socket" in config.layers:
-        yield optional("socket", AttachPoint(Way.CGROUP_INGRESS, cgroup_root() or "", "socket_ingress"))
+        yield optional("socket", AttachPoint(Way.CGROUP_INGRESS, "/", "socket_ingress"))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping
 
@@ -9,6 +10,7 @@ import numpy as np
 from attrs import frozen
 
 from probekit import Column, Table
+from probekit.bpf import XdpRuns
 from probekit.model import Array
 
 from .values import Point
@@ -42,7 +44,9 @@ def _hook(name: str, point: Point, after: tuple[tuple[str, ...], ...]) -> tuple[
 _IN = (("received",), ("tc ingress",), ("prerouting",), ("input", "forward"), ("socket",))
 _OUT = (("postrouting",), ("tc egress",), ("transmitted",))
 _XDP = (Point.XDP_ABORTED, Point.XDP_DROP, Point.XDP_PASS, Point.XDP_TX, Point.XDP_REDIRECT)
+XDP_PROGRAM = "xdp program"
 STEPS = (
+    Step(XDP_PROGRAM, (), (XDP_PROGRAM,), _IN),
     Step("xdp", _XDP, ("xdp_verdict", "xdp_own"), (("xdp passed", "xdp sent"),)),
     Step("xdp passed", (Point.XDP_PASS,), ("xdp_verdict", "xdp_own"), _IN),
     Step("xdp sent", (Point.XDP_TX, Point.XDP_REDIRECT), ("xdp_verdict",)),
@@ -59,7 +63,19 @@ STEPS = (
 )
 
 
-def table(values: Mapping[str, Array], own: int, wanted: Iterable[str], programs: Collection[str]) -> Table:
+def xdp_runs(devices: Iterable[str]) -> dict[str, XdpRuns]:
+    """Counters of the XDP programs that devices have, for those that have one and a kernel that counts."""
+    found = {}
+    for device in devices:
+        with contextlib.suppress(OSError):
+            found[device] = XdpRuns(device)
+    return found
+
+
+def table(
+    values: Mapping[str, Array], own: int, wanted: Iterable[str], programs: Collection[str],
+    runs: Mapping[str, int],
+) -> Table:  # fmt: skip
     """Rows by device and step.
 
     Args:
@@ -67,6 +83,7 @@ def table(values: Mapping[str, Array], own: int, wanted: Iterable[str], programs
         own: Inode number of the network namespace that programs were attached in.
         wanted: Devices to show; all of this namespace where there is none.
         programs: Those that are attached.
+        runs: How often the XDP program of a device ran, where nothing could be attached to its end.
     """
     counts: dict[str, dict[Point, list[int]]] = {}
     columns = (values[name].tolist() for name in ("netns", "ifindex", "layer", "ip", "packets", "bytes"))
@@ -77,7 +94,7 @@ def table(values: Mapping[str, Array], own: int, wanted: Iterable[str], programs
         count[0 if ip else 1] += packets
         count[2] += size
     chosen = list(wanted) or sorted(counts)
-    rows = [row for device in chosen for row in _rows(device, counts.get(device, {}), programs)]
+    rows = [row for device in chosen for row in _rows(device, counts.get(device, {}), programs, runs)]
     names = ("device", "layer", "packets", "others", "bytes", "unseen", "share", "next")
     of = {name: [row[at] for row in rows] for at, name in enumerate(names)}
     return Table(
@@ -100,19 +117,24 @@ def table(values: Mapping[str, Array], own: int, wanted: Iterable[str], programs
 _Row = tuple[str, str, int, int, int, float, float, str]
 
 
-def _rows(device: str, points: Mapping[Point, list[int]], programs: Collection[str]) -> Iterator[_Row]:
+def _rows(
+    device: str, points: Mapping[Point, list[int]], programs: Collection[str], runs: Mapping[str, int]
+) -> Iterator[_Row]:
     nothing = [0, 0, 0]
     sums = {
         step.name: [sum(each) for each in zip(*(points.get(point, nothing) for point in step.points), strict=True)]
         for step in STEPS
         if any(program in programs for program in step.programs)
     }
+    if device in runs:
+        sums[XDP_PROGRAM] = [runs[device], 0, 0]
     for step in STEPS:
         if step.name not in sums:
             continue
         packets, others, size = sums[step.name]
         following = next((names for names in step.after if any(name in sums for name in names)), ())
-        arrived = sum(sums[name][0] for name in following if name in sums)
+        # runs of a program do not tell IP from the rest
+        arrived = sum(sums[name][0] + sums[name][1] * (step.name == XDP_PROGRAM) for name in following if name in sums)
         unseen = float(packets - arrived) if following else float("nan")
         share = 100 * unseen / packets if packets else float("nan")
         yield device, step.name, packets, others, size, unseen, share, " + ".join(n for n in following if n in sums)

@@ -22,7 +22,13 @@ from tests.kernel.netns import Namespace, lab
 SENT = 300
 SO_RCVBUFFORCE = 33  # Python does not name it
 DROPPED = SENT // 3
-EXPLAINED = {"TCP_OFO_QUEUE_PRUNE": "TcpExtOfoPruned", "SOCKET_BACKLOG": "TcpExtTCPBacklogDrop"}
+RESENT = ("TcpExtDelayedACKLost", "TcpRetransSegs", "TcpExtTCPLossProbes", "TcpExtTCPWinProbe", "TcpExtTCPKeepAlive")
+EXPLAINED = {
+    "TCP_OFO_QUEUE_PRUNE": ("TcpExtOfoPruned",),
+    "SOCKET_BACKLOG": ("TcpExtTCPBacklogDrop",),
+    "TCP_OLD_SEQUENCE": RESENT,
+    "TCP_OLD_DATA": RESENT,
+}
 LAYERS = 'probe.drops.layers=["xdp", "device", "tc", "netfilter", "socket"]'
 DEVICES = 'probe.drops.devices=["v1r"]'
 
@@ -59,11 +65,6 @@ def funnel(result: dict[str, Any]) -> dict[str, tuple[int, float]]:
     return {row["layer"]: (row["packets"], row["unseen"]) for row in result["funnel"].values()}
 
 
-def attached_programs(space: Namespace) -> str:
-    """What is attached to the namespace's devices and hooks."""
-    return space.run("bpftool", "net") + space.run("bpftool", "link")
-
-
 def test_without_losses_every_layer_sees_every_packet(tmp_path: Path) -> None:
     with lab() as bench:
         left, right = bench.pair()
@@ -87,10 +88,14 @@ def test_what_an_xdp_program_drops_is_missing_behind_xdp(tmp_path: Path) -> None
             left.call(send, SENT, (RIGHT, PORT))
             assert json.loads(right.run("ip", "-j", "-d", "link", "show", "v1r"))[0]["xdp"]["prog"]["id"] == before
     layers = funnel(result)
-    assert layers["xdp"] == (SENT, DROPPED)
-    assert layers["xdp passed"] == (SENT - DROPPED, 0)
+    if result["attached"]["xdp v1r"] == "xdp exit v1r":
+        assert layers["xdp"] == (SENT, DROPPED)
+        assert layers["xdp passed"] == (SENT - DROPPED, 0)
+    else:  # this kernel lets nobody look at the end of a program, but counts its runs
+        assert layers["xdp program"][0] >= SENT
+        assert layers["xdp program"][1] == DROPPED
+    assert layers["received"] == (SENT - DROPPED, 0)
     assert layers["socket"][0] == SENT - DROPPED
-    assert result["attached"]["xdp v1r"] == "xdp exit v1r"
 
 
 def test_what_a_tc_filter_drops_is_missing_behind_tc(tmp_path: Path) -> None:
@@ -107,7 +112,7 @@ def test_what_a_tc_filter_drops_is_missing_behind_tc(tmp_path: Path) -> None:
     assert layers["received"] == (SENT, 0)
     assert layers["tc ingress"] == (SENT, DROPPED)
     assert layers["prerouting"] == (SENT - DROPPED, 0)
-    rows = [row for row in result["flows"].values() if row["netns"] == right.name]
+    rows = [row for row in result["flows"].values() if row["destination"] == f"{RIGHT}:{PORT}"]
     assert [(row["reason"], row["category"], row["drops"]) for row in rows] == [("TC_INGRESS", "tc", DROPPED)]
 
 
@@ -128,7 +133,7 @@ def test_nothing_stays_attached_after_sigkill(tmp_path: Path) -> None:
             contextlib.suppress(AssertionError),
             measured(tmp_path, "--set", LAYERS, "--set", DEVICES, space=right) as result,
         ):
-            names = attached_programs(right)
+            names = right.run("bpftool", "prog")
             os.kill(result["pid"], signal.SIGKILL)
             time.sleep(0.5)
         assert "xdp_own" in names
@@ -137,6 +142,7 @@ def test_nothing_stays_attached_after_sigkill(tmp_path: Path) -> None:
         while right.run("bpftool", "net") != before and time.monotonic() < end:
             time.sleep(0.1)
         assert right.run("bpftool", "net") == before
+        assert "tc_ingress" not in right.run("bpftool", "prog")
         assert "xdp" not in json.loads(right.run("ip", "-j", "-d", "link", "show", "v1r"))[0]
 
 
