@@ -118,7 +118,7 @@ def test_a_hook_gets_the_arguments_it_wants(install: Install) -> None:
     assert found.call(PROBES, "wig", "probekit_config", name="wig") == "wig"
     assert found.call(PROBES, "wig", "probekit_attach", probe="wig", config="c", kernel="k") == "c"
     assert found.call(PROBES, "wig", "probekit_decode", probe="wig", config="c", source="s", map="m") == ("s", "m")
-    assert found.call(PROBES, "wig", "probekit_aggregate", probe="wig", config="c") == "aggregator"
+    assert found.call(PROBES, "wig", "probekit_aggregate", probe="wig", config="c", attached=()) == "aggregator"
 
 
 def test_a_hook_is_called_on_the_plugin_of_that_name_alone(install: Install) -> None:
