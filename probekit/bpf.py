@@ -138,28 +138,25 @@ def load_program(
     return load(*arguments), buffer.value.decode(errors="replace")
 
 
-def attach(way: Way, program: int, target: str) -> list[int]:
-    """Attaches a program; closing the descriptors detaches it, and so does the death of the process."""
+def attach(way: Way, program: int, target: str) -> int:
+    """Attaches a program; closing the descriptor that it returns detaches it, and so does the death of the process."""
     if way is Way.KPROBE:
         if not KPROBE_PMU.exists():  # the older way, through tracefs, would outlive the process
             raise OSError(errno.EOPNOTSUPP, "its kprobes would outlive the process (before 4.17)")
         name = f"probekit_{target}".encode()
-        attach_kprobe = _library().bpf_attach_kprobe
-        return [_call(attach_kprobe, program, _KPROBE_ENTRY, name, target.encode(), ctypes.c_uint64(0), 0)]
+        return _call(_library().bpf_attach_kprobe, program, _KPROBE_ENTRY, name, target.encode(), ctypes.c_uint64(0), 0)
     if _KINDS[way][0] == _TRACING:
-        return [_call(_library().bpf_raw_tracepoint_open, None, program)]
-    if way is Way.NETFILTER:
-        return _attach_to_hooks(program, target)
+        return _call(_library().bpf_raw_tracepoint_open, None, program)
     if way is Way.CGROUP_INGRESS:
         folder = _cgroups() if target == "/" else os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return [_create_link(way, program, folder)]
+            return _create_link(way, program, folder)
         finally:
             os.close(folder)
     device = socket.if_nametoindex(target)
     if way is Way.XDP:
-        return [_create_link(way, program, device)]
-    return [_create_link(way, program, device, _BEFORE, bytes(16))]
+        return _create_link(way, program, device)
+    return _create_link(way, program, device, _BEFORE, bytes(16))
 
 
 def _cgroups() -> int:
@@ -173,7 +170,8 @@ def _cgroups() -> int:
         os.close(context)
 
 
-def _attach_to_hooks(program: int, target: str) -> list[int]:
+def attach_to_hooks(program: int, target: str) -> list[int]:
+    """Attaches a program to each netfilter hook of FAMILIES/HOOKS/PRIORITY; a descriptor each, as `attach` returns."""
     families, hooks, priority = target.split("/")
     links: list[int] = []
     try:

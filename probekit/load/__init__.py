@@ -159,7 +159,10 @@ class Loaded:
             self._forbidden[point.way] = f"the kernel refuses programs of this kind: {error.strerror}"
             return self._forbidden[point.way]
         try:
-            links = bpf.attach(point.way, program, point.target)
+            if point.way is Way.NETFILTER:
+                links = bpf.attach_to_hooks(program, point.target)
+            else:
+                links = [bpf.attach(point.way, program, point.target)]
         except OSError as error:
             os.close(program)
             return f"the kernel refuses to attach: {error.strerror}"

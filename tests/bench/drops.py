@@ -2,9 +2,9 @@
 
 Datagrams go to a closed port of a network namespace, as fast as this machine sends them. All three programs see each of
 them; the kernel counts runs and run time of each (kernel.bpf_stats_enabled), and an empty program shows what counting
-itself costs. bcc's tcpdrop attaches a kprobe to tcp_drop, or from 0.25 on the tracepoint kfree_skb through perf. Where a
-kernel has no kprobes, what its handler does (a stack, a perf event, addresses read field by field) is attached to the raw
-tracepoint instead, without its restriction to TCP.
+itself costs. bcc's tcpdrop attaches a kprobe to tcp_drop, or the tracepoint kfree_skb through perf. Where that fails,
+what its handler does (a stack, a perf event, addresses read field by field) is attached to the raw tracepoint instead,
+without its restriction to TCP.
 """
 
 from __future__ import annotations

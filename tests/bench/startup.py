@@ -92,8 +92,7 @@ def main() -> None:
         for program, target in names.items():
             code = module.dump_func(program.encode())
             fd, _ = bpf.load_program(Way.TRACEPOINT, program, code, ids[f"tracepoint:{target}"])
-            for link in bpf.attach(Way.TRACEPOINT, fd, target):
-                stack.callback(os.close, link)
+            stack.callback(os.close, bpf.attach(Way.TRACEPOINT, fd, target))
         print("measuring", file=sys.stderr, flush=True)
         time.sleep(30)
 

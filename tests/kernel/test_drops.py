@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import platform
 import re
+import subprocess
 from typing import Any
 
 import pytest
@@ -12,6 +13,7 @@ from .drop_cases import CASES, Case, Expected
 from .measured import measured
 from .netns import lab
 
+MODULES = ("nf_tables", "x_tables", "ip_tables", "iptable_filter", "veth", "sch_tbf")
 SAYS_NOTHING = ("(not given)", "NOT_SPECIFIED")
 
 pytestmark = pytest.mark.timeout(900)
@@ -27,6 +29,8 @@ def version() -> tuple[int, int]:
 def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[Case, Expected | Exception]]:
     """The run's figures, and what each case expects; a case that failed has its exception."""
     expected: dict[Case, Expected | Exception] = {}
+    for module in MODULES:  # before the run begins: names of chains and tables are where the modules' types say
+        subprocess.run(["modprobe", "--quiet", module], check=False)
     with lab() as bench, measured(tmp_path_factory.mktemp("drops")) as result:
         for case in CASES:
             try:

@@ -415,3 +415,41 @@ def test_a_value_beyond_what_the_parser_takes_is_an_error_of_the_input(tmp_path:
     with pytest.raises(InputError) as caught:
         read(file)
     assert caught.value.message.startswith(f"{file}: ")
+
+
+@frozen
+class Listing:
+    """Lists."""
+
+    colours: tuple[Literal["red", "green"], ...] = option(("red",), help="colours")
+    names: tuple[str, ...] = option((), help="names", allowed="at most two", check=lambda v: len(v) <= 2)
+
+
+_LISTING = _lookup("probe", {"listing": Listing})
+
+
+def _listing(**table: Any) -> Settings:
+    return structure({"probe": {"listing": table}}, ("listing",), _LISTING, _EXPORTERS, "")
+
+
+def test_a_list_becomes_a_tuple_and_is_checked_as_a_whole() -> None:
+    assert _listing(colours=["green", "red"], names=["a"]).probes["listing"] == Listing(("green", "red"), ("a",))
+    assert _listing().probes["listing"] == Listing()
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ({"colours": "red"}, 'probe.listing.colours = "red": has to be a list, such as ["NAME"]'),
+        (
+            {"colours": ["gren"]},
+            'probe.listing.colours = ["gren"]: entry 1, "gren": has to be one of red, green; did you mean green?',
+        ),
+        ({"names": ["a", 1]}, 'probe.listing.names = ["a", 1]: entry 2, 1: has to be a string'),
+        ({"names": ["a", "b", "c"]}, 'probe.listing.names = ["a", "b", "c"]: has to be at most two'),
+    ],
+)
+def test_each_entry_of_a_list_is_checked_as_one_value_would_be(table: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _listing(**table)
+    assert caught.value.problems == [problem]
