@@ -8,8 +8,10 @@ from __future__ import annotations
 import ctypes
 import errno
 import os
+import platform
+import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +21,28 @@ from .model import Way
 
 # enum bpf_map_type, enum bpf_prog_type and enum bpf_attach_type of the kernel's uapi/linux/bpf.h
 MAP_TYPE_RINGBUF = 27
-PROG_TYPE_KPROBE = 2
-PROG_TYPE_TRACING = 26
-_ATTACH_TRACE_RAW_TP = 23
-_ATTACH_TRACE_FENTRY = 24
+_KPROBE, _SCHED_CLS, _XDP, _CGROUP_SKB, _TRACING, _NETFILTER = 2, 3, 6, 8, 26, 32
+_KINDS = {  # program type, attach type
+    Way.KPROBE: (_KPROBE, 0),
+    Way.TRACEPOINT: (_TRACING, 23),
+    Way.FENTRY: (_TRACING, 24),
+    Way.FEXIT: (_TRACING, 25),
+    Way.XDP_EXIT: (_TRACING, 25),
+    Way.XDP: (_XDP, 37),
+    Way.NETFILTER: (_NETFILTER, 45),
+    Way.TCX_INGRESS: (_SCHED_CLS, 46),
+    Way.TCX_EGRESS: (_SCHED_CLS, 47),
+    Way.CGROUP_INGRESS: (_CGROUP_SKB, 0),
+}
 _KPROBE_ENTRY = 0
 LOG_INSTRUCTIONS, LOG_WORDS = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS of the kernel's bpf_verifier.h
 _LOG_SIZES = {LOG_INSTRUCTIONS: (1 << 24) - 1, LOG_WORDS: 1 << 16}  # all kernels take up to UINT_MAX >> 8
+_PROG_GET_FD_BY_ID, _LINK_CREATE, _ENABLE_STATS = 13, 28, 32
+_SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
+_FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # the same on every machine
+_BEFORE = 1 << 3  # BPF_F_BEFORE: in front of all others
+_INFO_SIZE = 256
+_FUNC_INFO_AT = 128  # in struct bpf_prog_info: btf_id, func_info_rec_size, func_info, nr_func_info
 
 
 class _LoadOptions(ctypes.Structure):
@@ -84,14 +101,15 @@ def create_map(kind: int, name: str, key_size: int, value_size: int, max_entries
     return _call(create, kind, name[:15].encode(), key_size, value_size, max_entries, flags)
 
 
-def load_program(way: Way, name: str, code: bytes, target: int, log: int = 0) -> tuple[int, str]:
+def load_program(way: Way, name: str, code: bytes, target: int, of_program: int = 0, log: int = 0) -> tuple[int, str]:
     """A loaded program.
 
     Args:
         way: How it is going to be attached.
         name: Shown by bpftool.
         code: Its instructions, with the descriptors of live maps.
-        target: BTF id of what it is attached to; 0 for a kprobe.
+        target: BTF id of what it is attached to; 0 where that has none.
+        of_program: Descriptor of the program that this id is of; 0 for the kernel.
         log: Whether the verifier's log is wanted: LOG_INSTRUCTIONS, or LOG_WORDS for what it says besides.
 
     Returns:
@@ -101,11 +119,13 @@ def load_program(way: Way, name: str, code: bytes, target: int, log: int = 0) ->
         OSError: The kernel refuses it, and no log was asked for.
     """
     buffer = ctypes.create_string_buffer(_LOG_SIZES[log]) if log else None
-    options = _LoadOptions(sz=ctypes.sizeof(_LoadOptions), attach_btf_id=target)
-    kind = PROG_TYPE_KPROBE
-    if way is not Way.KPROBE:
-        kind = PROG_TYPE_TRACING
-        options.expected_attach_type = _ATTACH_TRACE_FENTRY if way is Way.FENTRY else _ATTACH_TRACE_RAW_TP
+    kind, attach_type = _KINDS[way]
+    options = _LoadOptions(
+        sz=ctypes.sizeof(_LoadOptions),
+        attach_btf_id=target,
+        attach_prog_fd=of_program,
+        expected_attach_type=attach_type,
+    )
     if buffer is not None:
         options.log_level, options.log_size, options.log_buf = log, len(buffer), ctypes.addressof(buffer)
     load = _library().bpf_prog_load
@@ -124,7 +144,157 @@ def attach(way: Way, program: int, target: str) -> int:
             raise OSError(errno.EOPNOTSUPP, "its kprobes would outlive the process (before 4.17)")
         name = f"probekit_{target}".encode()
         return _call(_library().bpf_attach_kprobe, program, _KPROBE_ENTRY, name, target.encode(), ctypes.c_uint64(0), 0)
-    return _call(_library().bpf_raw_tracepoint_open, None, program)
+    if _KINDS[way][0] == _TRACING:
+        return _call(_library().bpf_raw_tracepoint_open, None, program)
+    if way is Way.CGROUP_INGRESS:
+        folder = _cgroups() if target == "/" else os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            return _create_link(way, program, folder)
+        finally:
+            os.close(folder)
+    device = socket.if_nametoindex(target)
+    if way is Way.XDP:
+        return _create_link(way, program, device)
+    return _create_link(way, program, device, _BEFORE, bytes(16))
+
+
+def _cgroups() -> int:
+    """The root of cgroup v2 by a mount that nobody sees: `ip netns exec` hides the usual one, and some have none."""
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    context = _call(call, _FSOPEN, b"cgroup2", 1)  # FSOPEN_CLOEXEC
+    try:
+        _call(call, _FSCONFIG, context, 6, None, None, 0)  # FSCONFIG_CMD_CREATE
+        return _call(call, _FSMOUNT, context, 1, 0)  # FSMOUNT_CLOEXEC
+    finally:
+        os.close(context)
+
+
+def attach_to_hooks(program: int, target: str) -> list[int]:
+    """Attaches a program to each netfilter hook of FAMILIES/HOOKS/PRIORITY; a descriptor each, as `attach` returns."""
+    families, hooks, priority = target.split("/")
+    links: list[int] = []
+    try:
+        for family in families.split(","):
+            for hook in hooks.split(","):
+                more = struct.pack("=IIiI", int(family), int(hook), int(priority), 0)
+                links.append(_create_link(Way.NETFILTER, program, 0, more=more))
+    except BaseException:
+        for link in links:
+            os.close(link)
+        raise
+    return links
+
+
+def _create_link(way: Way, program: int, at: int, flags: int = 0, more: bytes = b"") -> int:
+    """BPF_LINK_CREATE, which the library has no function for: union bpf_attr's part `link_create`."""
+    return _bpf(_LINK_CREATE, struct.pack("=IIII", program, at, _KINDS[way][1], flags) + more)
+
+
+def _bpf(command: int, attributes: bytes) -> int:
+    """The system call itself.
+
+    Raises:
+        OSError: The kernel refuses, or the call's number on this machine is not known.
+    """
+    number = _SYSCALL.get(platform.machine())
+    if number is None:
+        raise OSError(errno.ENOSYS, f"the number of bpf(2) on {platform.machine()} is not known")
+    call = ctypes.CDLL(None, use_errno=True).syscall
+    return _call(call, number, command, ctypes.c_char_p(attributes), len(attributes))
+
+
+def xdp_program(device: str) -> tuple[int, int]:
+    """The XDP program that a device has.
+
+    Returns:
+        Its descriptor, to be closed, and the BTF id of its main function.
+
+    Raises:
+        OSError: It has none, or one whose types are not known.
+    """
+    fd = _xdp_descriptor(device)
+    try:
+        return fd, _main_function(fd)
+    except BaseException:
+        os.close(fd)
+        raise
+
+
+class XdpRuns:
+    """How often the XDP program of a device runs, whoever loaded it.
+
+    The kernel counts that while somebody holds BPF_ENABLE_STATS (5.8); nothing is attached and nothing replaced. A
+    program that is attached to several devices is counted for all of them.
+
+    Raises:
+        OSError: The device has none, or the kernel does not count.
+    """
+
+    def __init__(self, device: str) -> None:
+        self._fds = [_xdp_descriptor(device)]
+        try:
+            self._fds.append(_bpf(_ENABLE_STATS, struct.pack("=I", 0)))
+        except BaseException:
+            self.close()
+            raise
+        self._before = program_info(self._fds[0])["run_count"]
+
+    def count(self) -> int:
+        """Runs since this was made."""
+        return program_info(self._fds[0])["run_count"] - self._before
+
+    def close(self) -> None:
+        """The kernel stops counting, unless somebody else asked for it too."""
+        for fd in self._fds:
+            os.close(fd)
+        self._fds = []
+
+
+def _xdp_descriptor(device: str) -> int:
+    number = _xdp_program_id(socket.if_nametoindex(device))
+    if not number:
+        raise OSError(errno.ENOENT, "the device has no XDP program")
+    return _bpf(_PROG_GET_FD_BY_ID, struct.pack("=III", number, 0, 0))
+
+
+def _main_function(fd: int) -> int:
+    """The BTF id of a program's first function: the first record of its func_info, (offset, id)."""
+    info = ctypes.create_string_buffer(_INFO_SIZE)
+    _call(_library().bpf_obj_get_info, fd, info, ctypes.byref(ctypes.c_uint32(len(info))))
+    btf, size, _, count = struct.unpack_from("=IIQI", info, _FUNC_INFO_AT)
+    if not btf or not count:
+        raise OSError(errno.ENODATA, "the device's XDP program was loaded without BTF")
+    record = ctypes.create_string_buffer(size)
+    asked = ctypes.create_string_buffer(_INFO_SIZE)
+    struct.pack_into("=IIQI", asked, _FUNC_INFO_AT, 0, size, ctypes.addressof(record), 1)
+    _call(_library().bpf_obj_get_info, fd, asked, ctypes.byref(ctypes.c_uint32(len(asked))))
+    return int(struct.unpack_from("=II", record)[1])
+
+
+def _xdp_program_id(ifindex: int) -> int:
+    """From rtnetlink: RTM_GETLINK of one device, IFLA_XDP, IFLA_XDP_PROG_ID; 0 where it has none."""
+    get_link, request_flag, ifla_xdp, prog_id = 18, 1, 43, 4
+    body = struct.pack("=BxHiII", socket.AF_UNSPEC, 0, ifindex, 0, 0)
+    with socket.socket(socket.AF_NETLINK, socket.SOCK_RAW, 0) as link:
+        link.send(struct.pack("=IHHII", 16 + len(body), get_link, request_flag, 1, 0) + body)
+        answer = link.recv(1 << 16)
+    for kind, value in _attributes(answer[32:]):
+        if kind == ifla_xdp:
+            for nested, number in _attributes(value):
+                if nested == prog_id:
+                    return int(struct.unpack("=I", number)[0])
+    return 0
+
+
+def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Netlink attributes: length and kind, 2 bytes each, then the value, rounded up to 4 bytes."""
+    at = 0
+    while at + 4 <= len(data):
+        length, kind = struct.unpack_from("=HH", data, at)
+        if length < 4:
+            return
+        yield kind & 0x3FFF, data[at + 4 : at + length]
+        at += (length + 3) & ~3
 
 
 def lookup(fd: int, key: bytes, size: int) -> bytes:
@@ -193,7 +363,7 @@ def program_info(fd: int) -> dict[str, int]:
         kernel.bpf_stats_enabled is on) and `missed`: runs left out because the program was running already
         (`recursion_misses`, 5.12 and later; 0 before). Offsets: struct bpf_prog_info.
     """
-    info = ctypes.create_string_buffer(256)
+    info = ctypes.create_string_buffer(_INFO_SIZE)
     _call(_library().bpf_obj_get_info, fd, info, ctypes.byref(ctypes.c_uint32(len(info))))
     number, jited, translated = struct.unpack_from("=I8xII", info, 4)
     run_time, run_count, missed = struct.unpack_from("=QQQ", info, 192)

@@ -275,6 +275,8 @@ def _show(value: Any) -> str:
     """A value as TOML has it, whatever is in it on one line."""
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, list):
+        return f"[{', '.join(_show(entry) for entry in value)}]"
     return f'"{_printable(value)}"' if isinstance(value, str) else _printable(repr(value))
 
 
@@ -317,6 +319,28 @@ def _literal(value: Any, kind: Any) -> Any:
     return value
 
 
+def _is_list(kind: Any) -> bool:
+    return typing.get_origin(kind) is tuple
+
+
+def _list(converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
+    """A list as a tuple, each entry checked as one value would be."""
+
+    def structure(value: Any, kind: Any) -> Any:
+        if not isinstance(value, list):
+            raise ValueError('has to be a list, such as ["NAME"]')
+        entry = typing.get_args(kind)[0]
+        made = []
+        for number, given in enumerate(value):
+            try:
+                made.append(converter.structure(given, entry))
+            except ValueError as error:
+                raise ValueError(f"entry {number + 1}, {_show(given)}: {error}") from None
+        return tuple(made)
+
+    return structure
+
+
 def _checked(converter: cattrs.Converter, attribute: attrs.Attribute[Any]) -> Callable[[Any, Any], Any]:
     """Structures a field and runs its validator, so that a refusal carries the field's name."""
 
@@ -338,6 +362,7 @@ def _make_converter() -> cattrs.Converter:
     converter.register_structure_hook_func(lambda kind: kind == Seconds, _seconds)
     converter.register_structure_hook_func(lambda kind: kind == Bytes, _bytes)
     converter.register_structure_hook_func(lambda kind: getattr(kind, "__origin__", None) == typing.Literal, _literal)
+    converter.register_structure_hook_func(_is_list, _list(converter))
 
     def table(kind: type) -> Callable[[Any, Any], Any]:
         attrs.resolve_types(kind)

@@ -14,7 +14,7 @@ from typing import Any
 import pluggy
 
 from .kernel import KernelFacts
-from .model import Aggregator, AttachPlan, Decoder, Exporter, LiveMap, Source
+from .model import Aggregator, Attached, AttachPlan, Decoder, Exporter, LiveMap, Source
 
 PROJECT = "probekit"
 
@@ -64,7 +64,7 @@ def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap) -> De
 
 
 @hookspec(firstresult=True)
-def probekit_aggregate(probe: str, config: Any) -> Aggregator:  # type: ignore[empty-body]
+def probekit_aggregate(probe: str, config: Any, attached: tuple[Attached, ...]) -> Aggregator:  # type: ignore[empty-body]
     """The keeper of a probe's figures, or of further figures for a probe of somebody else's.
 
     An aggregator that is added to a probe gets the same columns as the probe's own, after it and read-only. Its figures
@@ -73,6 +73,7 @@ def probekit_aggregate(probe: str, config: Any) -> Aggregator:  # type: ignore[e
     Args:
         probe: The probe's name; of an aggregator that is added, the name of the probe that it is added to.
         config: An instance of the plugin's configuration class.
+        attached: How each observation of the probe's plan was attached, or that it was not.
 
     Returns:
         An object that is given every batch of columns and asked for the figures at each interval and at the end.

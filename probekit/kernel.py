@@ -12,6 +12,8 @@ from pathlib import Path
 
 from attrs import frozen
 
+from .btf import Types
+
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
 PRIVILEGES = "run as root (sudo), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
@@ -54,6 +56,17 @@ class KernelFacts:
     def has_name(self, name: str) -> bool:
         """Whether a type, function, member or enumerator of this name is in the kernel's BTF."""
         return b"\0" + name.encode() + b"\0" in self.btf_bytes()
+
+    def member_offset(self, module: str, struct: str, member: str) -> int | None:
+        """Where in a struct of a module a member is, in bytes; None where the module is not loaded or has none such."""
+        if self.btf is None:
+            return None
+        path = self.btf.with_name(module)
+        if not path.exists():
+            return None
+        types = Types(path.read_bytes(), self.btf_bytes())
+        found = (entry for number in types.structs(struct) for entry in types.members(number))
+        return next((entry.bit // 8 for entry in found if entry.name == member), None)
 
     @property
     def kprobes(self) -> bool:

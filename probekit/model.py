@@ -28,8 +28,15 @@ class Way(str, enum.Enum):
     """A way of attaching a program to the kernel."""
 
     FENTRY = "fentry"
+    FEXIT = "fexit"
     KPROBE = "kprobe"
     TRACEPOINT = "tracepoint"  # a raw tracepoint whose arguments have BTF types
+    XDP = "xdp"  # on a device that has no XDP program
+    XDP_EXIT = "xdp exit"  # at the end of the XDP program that a device has
+    TCX_INGRESS = "tcx ingress"  # before every other program there
+    TCX_EGRESS = "tcx egress"
+    NETFILTER = "netfilter"  # a function at hooks of this network namespace
+    CGROUP_INGRESS = "cgroup ingress"  # at the sockets of a cgroup and all below
 
 
 @frozen
@@ -38,7 +45,8 @@ class AttachPoint:
 
     Attributes:
         way: How the program is attached.
-        target: The kernel's name of the function or tracepoint.
+        target: The kernel's name of the function or tracepoint; of XDP and TC the device's; of netfilter
+            FAMILIES/HOOKS/PRIORITY in numbers, with commas between several; of a cgroup its folder, / for the root.
         program: The C function that is attached.
     """
 

@@ -54,6 +54,11 @@ def allowed(field: attrs.Attribute[Any]) -> str:
     kind = _plain(field.type)
     if typing.get_origin(kind) is typing.Literal:
         return ", ".join(f"`{literal(word, str)}`" for word in typing.get_args(kind))
+    if typing.get_origin(kind) is tuple:
+        (entry, *_) = typing.get_args(kind)
+        choices = ", ".join(f"`{literal(word, str)}`" for word in typing.get_args(entry))
+        words = f"a list of {choices}" if choices else "a list of strings"
+        return f"{words}, {field.metadata['allowed']}" if field.metadata["allowed"] else words
     words = {
         Seconds: 'a duration, such as `"60s"` or `"250ms"`', Bytes: 'a size, such as `"4MiB"`',
         float: "a number", int: "a whole number", bool: "`true` or `false`", str: "a string",
@@ -71,6 +76,8 @@ def literal(value: Any, kind: Any) -> str:
         return f'"{format_bytes(value)}"'
     if isinstance(value, bool):
         return str(value).lower()
+    if isinstance(value, tuple):
+        return f"[{', '.join(literal(entry, type(entry)) for entry in value)}]"
     return f'"{value}"' if isinstance(value, str) else str(value)
 
 

@@ -19,7 +19,7 @@ from .drain import Reader, RingReader, open_reader
 from .errors import ProbekitError
 from .kernel import KernelFacts
 from .load import Loaded
-from .model import Aggregator, Batch, Columns, Decoder, Deferred, Figures, Table
+from .model import Aggregator, Attached, Batch, Columns, Decoder, Deferred, Figures, Table
 from .pipeline import Planned
 from .plugins import AGGREGATORS, PROBES, Blaming, Plugins
 
@@ -183,15 +183,17 @@ def start(planned: Planned, loaded: Loaded, plugins: Plugins, kernel: KernelFact
         reader = open_reader(source, live, kernel.cpus)
         stack.callback(reader.close)
         readers.append((reader, call("probekit_decode", source=source, map=live)))
-    return Running(planned.name, loaded, readers, parts_of(planned, plugins))
+    return Running(planned.name, loaded, readers, parts_of(planned, plugins, loaded.attached))
 
 
-def parts_of(planned: Planned, plugins: Plugins) -> list[Part]:
+def parts_of(planned: Planned, plugins: Plugins, attached: tuple[Attached, ...]) -> list[Part]:
     """A probe's own aggregator, and those that are added to it."""
-    own = plugins.call(PROBES, planned.name, "probekit_aggregate", probe=planned.name, config=planned.config)
+    arguments: dict[str, Any] = {"probe": planned.name, "config": planned.config, "attached": attached}
+    own = plugins.call(PROBES, planned.name, "probekit_aggregate", **arguments)
     parts = [Part(own, functools.partial(plugins.blaming, PROBES, planned.name))]
     for added in planned.aggregates:
-        arguments = {"probe": planned.name, "config": added.settings}
-        aggregator = plugins.call(AGGREGATORS, added.kind, "probekit_aggregate", **arguments)
+        aggregator = plugins.call(
+            AGGREGATORS, added.kind, "probekit_aggregate", **{**arguments, "config": added.settings}
+        )
         parts.append(Part(aggregator, functools.partial(plugins.blaming, AGGREGATORS, added.kind), added.kind))
     return parts

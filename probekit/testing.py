@@ -119,7 +119,7 @@ class Harness:
         return decoder
 
     def _parts(self) -> list[Part]:
-        return parts_of(self._planned(), self._plugins)
+        return parts_of(self._planned(), self._plugins, ())
 
 
 class Live:

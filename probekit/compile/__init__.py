@@ -13,12 +13,12 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+from ..btf import Types, target_ids
 from ..errors import CompileError, MissingError
 from ..kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
 from ..model import LAYOUT, AttachPlan, MapSpec, Object, SourceKind, Way
 from ..paths import bpf_folder
 from . import headers, layouts, messages, prune, worker
-from .btf import Types, target_ids
 from .cache import Cache, default_folder
 
 _FORMAT = "3"  # changes whenever an object of an older probekit cannot be loaded any more
@@ -136,7 +136,7 @@ def _sources(plan: AttachPlan, include: list[Path]) -> list[Path]:
 def _targets(plan: AttachPlan) -> dict[str, list[str]]:
     points = [point for observation in plan.observations for point in observation.points]
     return {
-        "functions": sorted({point.target for point in points if point.way is Way.FENTRY}),
+        "functions": sorted({point.target for point in points if point.way in (Way.FENTRY, Way.FEXIT)}),
         "tracepoints": sorted({point.target for point in points if point.way is Way.TRACEPOINT}),
     }
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import socket
 import struct
 import textwrap
 from contextlib import ExitStack
@@ -23,6 +24,8 @@ _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
 _REFUSED = "the kernel refuses the program"
+_NAMED = {Way.TRACEPOINT: "tracepoint", Way.FENTRY: "fentry", Way.FEXIT: "fentry"}  # what their targets' ids go by
+_OF_DEVICE = (Way.XDP, Way.XDP_EXIT, Way.TCX_INGRESS, Way.TCX_EGRESS)
 
 
 class Loaded:
@@ -116,44 +119,75 @@ class Loaded:
         """Attaches one program; the reason where the kernel does not take it."""
         if point.way in self._forbidden:
             return self._forbidden[point.way]
-        target = 0
+        target = of_program = 0
         if point.way is Way.KPROBE:
             if not self._kernel.kprobes:
                 return "this kernel has no kprobes"
-        else:
-            target = self._compiled.targets.get(f"{point.way.value}:{point.target}", 0)
+        elif point.way in _NAMED:
+            target = self._compiled.targets.get(f"{_NAMED[point.way]}:{point.target}", 0)
             if not target:
-                what = "function" if point.way is Way.FENTRY else "tracepoint"
+                what = "tracepoint" if point.way is Way.TRACEPOINT else "function"
                 return f"this kernel has no such {what}"
+        elif point.way in _OF_DEVICE:
+            self._find_device(point.target)
+        if point.way is Way.XDP_EXIT:
+            try:
+                of_program, target = bpf.xdp_program(point.target)
+            except OSError as error:
+                return f"{error.strerror}"
+        try:
+            return self._load_and_attach(point, target, of_program)
+        finally:
+            if of_program:
+                os.close(of_program)
+
+    def _find_device(self, name: str) -> None:
+        """A device that is not there is no fact about the kernel, but a mistake.
+
+        Raises:
+            AttachError: It is not there.
+        """
+        try:
+            socket.if_nametoindex(name)
+        except OSError:
+            raise AttachError(f"there is no device {name} in this network namespace", "`ip link` lists them") from None
+
+    def _load_and_attach(self, point: AttachPoint, target: int, of_program: int) -> str | None:
         code = self._patched(self._compiled.programs[point.program])
         try:
-            program, _ = bpf.load_program(point.way, point.program, code, target)
+            program, _ = bpf.load_program(point.way, point.program, code, target, of_program)
         except OSError as error:
             if error.errno != errno.EPERM:
-                return self._refusal(point, code, target, error)
+                return self._refusal(point, code, target, of_program, error)
             # not this program is refused, but all of its kind
             self._forbidden[point.way] = f"the kernel refuses programs of this kind: {error.strerror}"
             return self._forbidden[point.way]
         try:
-            link = bpf.attach(point.way, program, point.target)
+            if point.way is Way.NETFILTER:
+                links = bpf.attach_to_hooks(program, point.target)
+            else:
+                links = [bpf.attach(point.way, program, point.target)]
         except OSError as error:
             os.close(program)
             return f"the kernel refuses to attach: {error.strerror}"
         self.programs.append(program)
         self._descriptors.callback(os.close, program)
-        self._links.callback(os.close, link)
+        for link in links:
+            self._links.callback(os.close, link)
         return None
 
-    def _refusal(self, point: AttachPoint, code: bytes, target: int, error: OSError) -> str:
+    def _refusal(self, point: AttachPoint, code: bytes, target: int, of_program: int, error: OSError) -> str:
         """The verifier's reason: the program is loaded once more for its words, and once more for its instructions."""
-        words, log = (self._log(point, code, target, level) for level in (bpf.LOG_WORDS, bpf.LOG_INSTRUCTIONS))
+        words, log = (
+            self._log(point, code, target, of_program, level) for level in (bpf.LOG_WORDS, bpf.LOG_INSTRUCTIONS)
+        )
         reason = verifier.summary(words)
         told = f"{_REFUSED}: {error.strerror}{f' ({reason})' if reason else ''}"
         details = verifier.details(self._compiled, point.program, reason, log)
         return told + textwrap.indent(f"\n{details}" if details else "", "  ")
 
-    def _log(self, point: AttachPoint, code: bytes, target: int, level: int) -> str:
-        fd, log = bpf.load_program(point.way, point.program, code, target, level)
+    def _log(self, point: AttachPoint, code: bytes, target: int, of_program: int, level: int) -> str:
+        fd, log = bpf.load_program(point.way, point.program, code, target, of_program, level)
         if fd >= 0:
             os.close(fd)
         return log

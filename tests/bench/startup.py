@@ -83,7 +83,7 @@ def main() -> None:
     planned = pipeline.plan(_structure({}, ("latency",), found, ""), found, facts)[0].plan
     flags = [f"-I{path}" for path in _include(planned)] + [f"-D{n}={v}" for n, v in planned.defines.items()]
     module = BPF(src_file=str(planned.source), cflags=flags)
-    from probekit.compile.btf import Types, target_ids
+    from probekit.btf import Types, target_ids
 
     names = {"send_btf": "tcp_sendmsg_locked", "receive_btf": "tcp_rcv_space_adjust"}
     names |= {"readable_btf": "sk_data_ready", "state_btf": "inet_sock_set_state"}

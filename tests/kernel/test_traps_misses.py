@@ -14,7 +14,7 @@ from contextlib import ExitStack
 import pytest
 
 from probekit import bpf, kernel
-from probekit.compile.btf import Types, target_ids
+from probekit.btf import Types, target_ids
 from probekit.model import Way
 
 from .conftest import LiveProbe, Pair

@@ -128,7 +128,7 @@ _DURATION, _SIZE = "a duration with its unit", "a size such as"
         ("mode", "slow", '"slow"', "one of fast, careful"),
         ("mode", 1, "1", "one of fast, careful"),
         ("mode", True, "true", "one of fast, careful"),
-        ("mode", ["fast"], "['fast']", "one of fast, careful"),
+        ("mode", ["fast"], '["fast"]', "one of fast, careful"),
         ("mode", {"fast": 1}, "{'fast': 1}", "one of fast, careful"),
         ("share", "0.5", '"0.5"', _NUMBER),
         ("share", True, "true", _NUMBER),
@@ -229,7 +229,7 @@ def test_a_plugin_that_cannot_be_used_is_a_problem_like_any_other() -> None:
         ({"probe": {"wiggle": True}}, "probe.wiggle", "true"),
         ({"export": {"kind": "paper"}}, "export", "{'kind': 'paper'}"),
         ({"export": "paper"}, "export", '"paper"'),
-        ({"export": ["paper"]}, "export", "['paper']"),
+        ({"export": ["paper"]}, "export", '["paper"]'),
     ],
 )
 def test_what_has_to_be_a_table_or_a_list_of_tables_is_named(document: dict[str, Any], path: str, value: str) -> None:
@@ -456,3 +456,41 @@ def test_an_aggregator_that_cannot_be_added_is_named(entry: dict[str, Any], prob
 def test_an_aggregator_is_added_once() -> None:
     entry = {"kind": "tally", "probe": "wiggle"}
     assert _problems({"aggregate": [entry, entry]}) == ["aggregate[1]: tally is added to wiggle already"]
+
+
+@frozen
+class Listing:
+    """Lists."""
+
+    colours: tuple[Literal["red", "green"], ...] = option(("red",), help="colours")
+    names: tuple[str, ...] = option((), help="names", allowed="at most two", check=lambda v: len(v) <= 2)
+
+
+_LISTING = _lookup("probe", {"listing": Listing})
+
+
+def _listing(**table: Any) -> Settings:
+    return structure({"probe": {"listing": table}}, ("listing",), _LISTING, _AGGREGATORS, _EXPORTERS, "")
+
+
+def test_a_list_becomes_a_tuple_and_is_checked_as_a_whole() -> None:
+    assert _listing(colours=["green", "red"], names=["a"]).probes["listing"] == Listing(("green", "red"), ("a",))
+    assert _listing().probes["listing"] == Listing()
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ({"colours": "red"}, 'probe.listing.colours = "red": has to be a list, such as ["NAME"]'),
+        (
+            {"colours": ["gren"]},
+            'probe.listing.colours = ["gren"]: entry 1, "gren": has to be one of red, green; did you mean green?',
+        ),
+        ({"names": ["a", 1]}, 'probe.listing.names = ["a", 1]: entry 2, 1: has to be a string'),
+        ({"names": ["a", "b", "c"]}, 'probe.listing.names = ["a", "b", "c"]: has to be at most two'),
+    ],
+)
+def test_each_entry_of_a_list_is_checked_as_one_value_would_be(table: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _listing(**table)
+    assert caught.value.problems == [problem]

@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from probekit.compile.btf import Types
+from probekit.btf import Types
 from probekit.compile.layouts import exact
 
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _TYPEDEF = 1, 2, 3, 4, 5, 6, 8

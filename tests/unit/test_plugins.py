@@ -134,7 +134,9 @@ def test_a_hook_gets_the_arguments_it_wants(install: Install) -> None:
     assert found.call(PROBES, "wig", "probekit_attach", probe="wig", config=7, kernel="k").defines == {"CONFIG": 7}
     decode = found.call(PROBES, "wig", "probekit_decode", probe="wig", config="c", source="s", map="m")
     assert decode("b") == ("s", "m", "b")
-    assert found.call(PROBES, "wig", "probekit_aggregate", probe="wig", config="c").__name__ == "Aggregator"
+    assert (
+        found.call(PROBES, "wig", "probekit_aggregate", probe="wig", config="c", attached=()).__name__ == "Aggregator"
+    )
 
 
 def test_a_hook_is_called_on_the_plugin_of_that_name_alone(install: Install) -> None:

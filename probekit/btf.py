@@ -1,4 +1,4 @@
-"""Just enough of BTF: the ids of functions and of tracepoints' prototypes, and the layouts of structs.
+"""Just enough of BTF: the ids of functions and of tracepoints' prototypes, enums, and the layouts of structs.
 
 The format is described in the kernel's Documentation/bpf/btf.rst.
 """
@@ -40,26 +40,22 @@ class Member:
 
 
 class Types:
-    """The types of a kernel.
+    """The types of a kernel, or what one of its modules adds to them.
 
     Args:
-        btf: Contents of /sys/kernel/btf/vmlinux.
+        btf: Contents of /sys/kernel/btf/vmlinux, or of the module's file beside it.
+        base: The kernel's, for a module: its names go on where the kernel's end. Its ids are counted from 1 here.
 
     Raises:
         ValueError: These bytes are not BTF of this machine's byte order.
     """
 
-    def __init__(self, btf: bytes) -> None:
-        if len(btf) < 24:
-            raise ValueError("not BTF")
-        magic, _version, _flags, head, type_at, type_size, string_at, string_size = struct.unpack_from("=HBBIIIII", btf)
-        if magic != _MAGIC:
-            raise ValueError("not BTF")
+    def __init__(self, btf: bytes, base: bytes = b"") -> None:
+        at, end, strings = _sections(btf)
         self._btf = btf
-        self._strings = btf[head + string_at : head + string_at + string_size]
+        self._strings = _sections(base)[2] + strings if base else strings
         self._at = [0]  # by id; 0 is void
         self._named: dict[tuple[int, int], list[int]] = {}
-        at, end = head + type_at, head + type_at + type_size
         unpack, fixed, each, places, named = _HEAD.unpack_from, _FIXED.get, _EACH.get, self._at, self._named
         while at < end:
             name_at, info, _ = unpack(btf, at)
@@ -82,6 +78,21 @@ class Types:
     def enum_size(self, name: str) -> int:
         """The size of an enum, in bytes; 4, what C says, where there is none of that name."""
         return self.size(next(iter(self.find(_ENUM, name)), 0)) or 4
+
+    def enums(self) -> list[str]:
+        """The names of all enums."""
+        return [self._name(name_at) for kind, name_at in self._named if kind in (_ENUM, _ENUM64)]
+
+    def enumerators(self, name: str) -> dict[int, str]:
+        """The names of an enum's values, of two for one value the first; empty where there is no such enum."""
+        found: dict[int, str] = {}
+        for kind in (_ENUM, _ENUM64):
+            for number in self.find(kind, name):
+                at = self._at[number]
+                for entry in range(_HEAD.unpack_from(self._btf, at)[1] & 0xFFFF):
+                    name_at, low, high = _HEAD.unpack_from(self._btf, at + 12 + entry * _EACH[kind])
+                    found.setdefault(low if kind == _ENUM else high << 32 | low, self._name(name_at))
+        return found
 
     def is_union(self, number: int) -> bool:
         """Whether a type is a union."""
@@ -139,6 +150,17 @@ class Types:
 
     def _name(self, at: int) -> str:
         return self._strings[at : self._strings.index(b"\0", at)].decode()
+
+
+def _sections(btf: bytes) -> tuple[int, int, bytes]:
+    """Where the types begin and end, and the strings."""
+    if len(btf) < 24:
+        raise ValueError("not BTF")
+    magic, _version, _flags, head, type_at, type_size, string_at, string_size = struct.unpack_from("=HBBIIIII", btf)
+    if magic != _MAGIC:
+        raise ValueError("not BTF")
+    strings = btf[head + string_at : head + string_at + string_size]
+    return head + type_at, head + type_at + type_size, strings
 
 
 def target_ids(types: Types, functions: Iterable[str], tracepoints: Iterable[str]) -> dict[str, int]:

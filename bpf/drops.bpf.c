@@ -1,0 +1,502 @@
+// SPDX-License-Identifier: GPL-2.0-only
+/* Dropped packets, counted in the kernel by reason, place and flow.
+ *
+ * `kfree_skb` is where the kernel gives up a packet: it names the function that did, from 5.17 on a reason, and from
+ * 6.11 on the socket that was to receive it. What was consumed goes elsewhere (`consume_skb`) and is not seen here.
+ *
+ * A drop costs one lookup of its flow. Once the table is full, new flows are counted by place and reason alone.
+ *
+ * Defined by the plan (probekit_drops/attach.py): FLOWS, PLACES, PROTOCOLS, PORT, NETNS and LAYER_* for those asked
+ * for; with mode = "events" EVENT_PAGES, EVENT_WAKE and EVENT_RATE, and STACK with stacks; the enums of values.py:
+ * POINT_*, KIND_*.
+ */
+#include "drops_netfilter.h"
+#include "drops_packet.h"
+#include "programs.h"
+
+/* Every figure that is not a flow's: what was produced, and what was lost by which cause. */
+struct counters {
+  u64 drops;
+  u64 not_packets; /* buffers of Unix and netlink sockets */
+  u64 filtered;
+  u64 flows;
+  u64 unlisted;    /* drops of flows that found no room, counted by place */
+  u64 uncounted;   /* nor did their place */
+  u64 layers_full; /* packets of a layer that found no room */
+  u64 sent;        /* events */
+  u64 held_back;   /* beyond the rate */
+  u64 events_lost; /* ring buffer full */
+};
+
+BPF_PERCPU_ARRAY(counters, struct counters, 1);
+
+static __always_inline struct counters *this_cpu_counters(void) {
+  u32 zero = 0;
+
+  return counters.lookup(&zero);
+}
+
+/* Atomic because a softirq may count while a process does, on the same CPU. */
+#define COUNT(cause) \
+  ({ \
+    struct counters *counters_ = this_cpu_counters(); \
+    if (counters_) \
+      __sync_fetch_and_add(&counters_->cause, 1); \
+  })
+
+#define FAMILY_UNIX 1
+#define FAMILY_NETLINK 16
+#define NO_REASON ~0U /* this kernel gives none */
+#define DEVICE_NAME 16
+#define SECOND 1000000000
+#define HOOK_PLACES 256 /* hooks of all namespaces whose functions are kept */
+
+struct drop_count {
+  u64 drops;   /* buffers */
+  u64 packets; /* what they stand for */
+  u64 bytes;
+  u64 socket; /* inode number of the socket that it belonged to; 0: none */
+  u32 uid;    /* its owner's */
+  u32 flags;  /* TCP's, all that were seen */
+  char device[DEVICE_NAME];
+};
+
+struct drop_place {
+  u64 location;
+  u32 reason;
+  u32 reserved;
+};
+
+BPF_TABLE("hash", struct drop_flow, struct drop_count, flows, FLOWS);
+BPF_TABLE("hash", struct drop_place, struct drop_count, places, PLACES);
+BPF_TABLE("hash", struct hook_place, struct hook_entry, hooks, HOOK_PLACES);
+BPF_PERCPU_ARRAY(hook_scratches, struct hook_scratch, 1);
+BPF_ARRAY(flow_number, u64, 1);
+
+#ifdef EVENT_PAGES
+struct drop_event {
+  u64 time; /* ns, CLOCK_MONOTONIC */
+  u64 socket;
+  struct drop_flow flow;
+  u32 length;
+  u32 flags;
+  u32 uid;
+  u32 reserved;
+  char device[DEVICE_NAME];
+#ifdef STACK
+  u64 stack[STACK];
+#endif
+};
+
+struct drop_rate {
+  u64 second;
+  u64 events;
+};
+
+BPF_ARRAY(rate, struct drop_rate, 1);
+BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
+LAYOUT(events, struct drop_event);
+#endif
+
+/* Who a packet belongs to and where it is: what the flow is made of, found once. */
+struct drop_origin {
+  struct net_device *device;
+  struct net *net;
+  struct sock *sk;
+};
+
+/* Sockets that are no more than a request or a memory of one have none of the fields behind sock_common. */
+static __always_inline bool is_full(struct sock *sk) {
+  u8 state = sk->__sk_common.skc_state;
+
+  return state != TCP_TIME_WAIT && state != TCP_NEW_SYN_RECV;
+}
+
+/* TCP and UDP use the field of the device for something else while they queue a packet: what it leads to is a device
+ * only if its namespace knows a loopback device that is in that namespace. */
+static __always_inline struct net *net_of(struct net_device *device) {
+  struct net *net;
+
+  if (!device)
+    return NULL;
+  net = device->nd_net.net;
+  if (!net || !net->loopback_dev || net->loopback_dev->nd_net.net != net)
+    return NULL;
+  return net;
+}
+
+/* Inode and owner of the socket; from the receiver's file, not from whoever runs on this CPU. */
+static __always_inline u64 owner_of(struct sock *sk, u32 *uid) {
+  struct socket_alloc *socket = NULL;
+  unsigned long inode = 0;
+
+  if (!sk || !is_full(sk))
+    return 0;
+  socket = (void *)address_of(sk->sk_socket);
+  if (!socket)
+    return 0;
+  bpf_probe_read_kernel(uid, sizeof(*uid), (void *)(address_of(sk) + __builtin_offsetof(struct sock, sk_uid)));
+  bpf_probe_read_kernel(&inode, sizeof(inode),
+                        (void *)((u64)socket + __builtin_offsetof(struct socket_alloc, vfs_inode) +
+                                 __builtin_offsetof(struct inode, i_ino)));
+  return inode;
+}
+
+/* The functions at a flow's hook, for user space to name. */
+static __always_inline void keep_hook(struct drop_flow *flow, struct net *net) {
+  struct hook_place place = {.netns = flow->netns, .family = flow->family, .hook = flow->hook};
+  u16 count = 0;
+  u64 at = registered_at(net, flow->family, flow->hook, &count);
+
+  for (u32 i = 0; i < NF_ENTRIES; i++) {
+    struct hook_entry entry = {};
+
+    if (i < count)
+      bpf_probe_read_kernel(&entry, 16, (void *)(at + i * 16)); /* as in struct nf_hook_entry */
+    read_names(&entry);
+    place.index = i;
+    hooks.update(&place, &entry);
+  }
+}
+
+/* Hook, family and chain of a packet that netfilter dropped, if they are found. */
+static __always_inline void locate(struct drop_flow *flow, u64 *ctx, struct net *net, struct net_device *device) {
+  u32 zero = 0;
+  struct hook_scratch *s = hook_scratches.lookup(&zero);
+  u64 at, word;
+
+  if (!s || !net || s->busy)
+    return;
+  s->busy = 1;
+  read_stack(s, ctx);
+  find_state(s, address_of(net), address_of(device));
+  at = s->at;
+  if (at < STACK_WORDS) {
+    word = s->words[at];
+    flow->hook = word;
+    flow->family = STATE_FAMILY(word);
+    read_chains(s, net, flow->family, flow->hook);
+    find_chain(s);
+    flow->chain = s->chain;
+  }
+  s->busy = 0;
+}
+
+static __always_inline struct drop_count *place_of(struct drop_flow *flow) {
+  struct drop_place place = {.location = flow->location, .reason = flow->reason};
+  struct drop_count none = {};
+  struct drop_count *count = places.lookup(&place);
+
+  COUNT(unlisted);
+  if (!count) {
+    places.insert(&place, &none);
+    count = places.lookup(&place);
+  }
+  if (!count)
+    COUNT(uncounted);
+  return count;
+}
+
+/* A new flow's counters; with the table full, its place's. */
+static __always_inline struct drop_count *add_flow(struct drop_flow *flow, struct drop_origin *from) {
+  struct drop_count fresh = {};
+  u32 zero = 0;
+  u64 *number = flow_number.lookup(&zero);
+
+  if (!number || *number >= FLOWS)
+    return place_of(flow);
+  if (flow->hook != NO_HOOK)
+    keep_hook(flow, from->net);
+  if (from->device)
+    bpf_probe_read_kernel_str(fresh.device, DEVICE_NAME, from->device->name);
+  fresh.socket = owner_of(from->sk, &fresh.uid);
+  if (!flows.insert(flow, &fresh)) { /* another CPU may have been faster */
+    __sync_fetch_and_add(number, 1);
+    COUNT(flows);
+  }
+  struct drop_count *count = flows.lookup(flow);
+
+  return count ? count : place_of(flow);
+}
+
+#ifdef EVENT_PAGES
+/* Whether one more fits into this second. Two CPUs may begin a second at once: a few more then get through. */
+static __always_inline bool within_rate(u64 now) {
+  u32 zero = 0;
+  struct drop_rate *r = rate.lookup(&zero);
+  u64 second = now / SECOND;
+
+  if (!r)
+    return false;
+  if (r->second != second) {
+    r->second = second;
+    r->events = 0;
+  }
+  if (r->events >= EVENT_RATE)
+    return false;
+  __sync_fetch_and_add(&r->events, 1);
+  return true;
+}
+
+static __always_inline void emit(u64 *ctx, struct drop_flow *flow, struct drop_origin *from, u32 length, u32 flags) {
+  u64 now = bpf_ktime_get_ns();
+  struct drop_event *e;
+
+  if (!within_rate(now)) {
+    COUNT(held_back);
+    return;
+  }
+  e = events.ringbuf_reserve(sizeof(*e));
+  if (!e) {
+    COUNT(events_lost);
+    return;
+  }
+  COUNT(sent);
+  __builtin_memset(e, 0, sizeof(*e));
+  e->time = now;
+  __builtin_memcpy(&e->flow, flow, sizeof(*flow));
+  e->length = length;
+  e->flags = flags;
+  e->socket = owner_of(from->sk, &e->uid);
+  if (from->device)
+    bpf_probe_read_kernel_str(e->device, DEVICE_NAME, from->device->name);
+#ifdef STACK
+  bpf_get_stack(ctx, e->stack, sizeof(e->stack), 0);
+#endif
+  events.ringbuf_submit(e, BPF_RB_FORCE_WAKEUP);
+}
+#endif
+
+static __always_inline bool wanted(struct drop_flow *flow) {
+  bool tcp = flow->protocol == PROTOCOL_TCP, udp = flow->protocol == PROTOCOL_UDP;
+  bool icmp = flow->protocol == PROTOCOL_ICMP || flow->protocol == PROTOCOL_ICMPV6;
+  u32 kind = tcp ? KIND_TCP : udp ? KIND_UDP : icmp ? KIND_ICMP : KIND_OTHER;
+
+  if (NETNS && flow->netns != NETNS)
+    return false;
+  if (PORT && (icmp || (flow->source_port != PORT && flow->destination_port != PORT)))
+    return false;
+  return PROTOCOLS >> kind & 1;
+}
+
+static __always_inline bool by_netfilter(u32 reason) {
+#ifdef NETFILTER_REASON
+  return reason == SKB_DROP_REASON_NETFILTER_DROP;
+#else
+  return true; /* any drop may be */
+#endif
+}
+
+static __always_inline void drop(u64 *ctx, u32 reason, struct sock *receiver) {
+  struct sk_buff *skb = opaque(ctx[0]);
+  struct drop_flow flow = {.location = ctx[1], .reason = reason, .hook = NO_HOOK};
+  struct drop_origin from = {.device = skb->dev, .sk = receiver ? receiver : skb->sk};
+  struct drop_count *count;
+  u16 family = from.sk ? from.sk->__sk_common.skc_family : 0;
+  u32 flags, length = skb->len;
+
+  from.net = net_of(from.device);
+  if (!from.net) {
+    from.device = NULL;
+    if (from.sk)
+      from.net = from.sk->__sk_common.skc_net.net;
+  }
+  if (family == FAMILY_UNIX || family == FAMILY_NETLINK || (!skb->protocol && !from.device)) {
+    COUNT(not_packets);
+    return;
+  }
+  if (from.net)
+    flow.netns = from.net->ns.inum;
+  flow.ifindex = from.device ? from.device->ifindex : skb->skb_iif;
+  flags = read_packet(&flow, skb);
+  if (from.sk && flow.protocol == PROTOCOL_TCP)
+    flow.state = from.sk->__sk_common.skc_state;
+  if (!wanted(&flow)) {
+    COUNT(filtered);
+    return;
+  }
+  COUNT(drops);
+  if (by_netfilter(reason))
+    locate(&flow, ctx, from.net, from.device);
+  count = flows.lookup(&flow);
+  if (!count)
+    count = add_flow(&flow, &from);
+  if (count) {
+    __sync_fetch_and_add(&count->drops, 1);
+    __sync_fetch_and_add(&count->packets, packets_of(skb));
+    __sync_fetch_and_add(&count->bytes, length);
+    count->flags |= flags;
+  }
+#ifdef EVENT_PAGES
+  emit(ctx, &flow, &from, length, flags);
+#endif
+}
+
+/* The tracepoint's arguments grew over the years: a kernel refuses to load what asks for more than it has. */
+int drop_with_receiver(u64 *ctx) {
+  drop(ctx, ctx[2], opaque(ctx[3]));
+  return 0;
+}
+
+int drop_with_reason(u64 *ctx) {
+  drop(ctx, ctx[2], NULL);
+  return 0;
+}
+
+int drop_alone(u64 *ctx) {
+  drop(ctx, NO_REASON, NULL);
+  return 0;
+}
+
+/* How many packets of each device come by each layer: what one has and the next has not was lost between them. */
+#define FUNNEL 4096 /* devices times layers */
+#define TCX_NEXT -1
+#define NF_ACCEPT 1
+
+struct layer_place {
+  u32 netns; /* inode number; 0: the one that the program was attached in */
+  u32 ifindex;
+  u32 layer;
+  u32 ip; /* whether it is IPv4 or IPv6 */
+};
+
+struct layer_count {
+  u64 buffers;
+  u64 packets;
+  u64 bytes;
+};
+
+BPF_TABLE("hash", struct layer_place, struct layer_count, layers, FUNNEL);
+
+static __always_inline void pass(u32 netns, u32 ifindex, u32 layer, u16 ethertype, u32 packets, u32 bytes) {
+  bool ip = ethertype == bpf_htons(ETHERTYPE_IPV4) || ethertype == bpf_htons(ETHERTYPE_IPV6);
+  struct layer_place place = {.netns = netns, .ifindex = ifindex, .layer = layer, .ip = ip};
+  struct layer_count none = {};
+  struct layer_count *count = layers.lookup(&place);
+
+  if (!count) {
+    layers.insert(&place, &none);
+    count = layers.lookup(&place);
+  }
+  if (!count) {
+    COUNT(layers_full);
+    return;
+  }
+  __sync_fetch_and_add(&count->buffers, 1);
+  __sync_fetch_and_add(&count->packets, packets);
+  __sync_fetch_and_add(&count->bytes, bytes);
+}
+
+static __always_inline void pass_buffer(struct sk_buff *skb, struct net_device *device, u32 layer) {
+  if (device)
+    pass(device->nd_net.net->ns.inum, device->ifindex, layer, skb->protocol, packets_of(skb), skb->len);
+}
+
+#ifdef LAYER_DEVICE
+int received(u64 *ctx) {
+  struct sk_buff *skb = opaque(ctx[0]);
+
+  pass_buffer(skb, skb->dev, POINT_RECEIVED);
+  return 0;
+}
+
+/* Before the driver has it: afterwards the buffer may be gone. */
+int transmitted(u64 *ctx) {
+  pass_buffer(opaque(ctx[0]), opaque(ctx[1]), POINT_TRANSMITTED);
+  return 0;
+}
+#endif
+
+#ifdef LAYER_XDP
+/* Our own program, on a device that has none. */
+int xdp_own(struct xdp_md *ctx) {
+  u8 *data = (void *)(u64)ctx->data, *end = (void *)(u64)ctx->data_end;
+  u16 ethertype = 0;
+
+  if (data + 14 <= end)
+    ethertype = *(u16 *)(data + 12);
+  pass(0, ctx->ingress_ifindex, POINT_XDP_PASS, ethertype, 1, end - data);
+  return XDP_PASS;
+}
+
+/* At the end of somebody else's program: buffer, verdict. The program may have moved the packet's beginning. */
+int xdp_verdict(u64 *ctx) {
+  struct xdp_buff *xdp = opaque(ctx[0]);
+  u32 verdict = ctx[1];
+  u16 ethertype = 0;
+  u64 data = (u64)xdp->data;
+
+  bpf_probe_read_kernel(&ethertype, sizeof(ethertype), (void *)(data + 12));
+  if (verdict > XDP_REDIRECT)
+    verdict = XDP_ABORTED;
+  pass(0, xdp->rxq->dev->ifindex, POINT_XDP_ABORTED + verdict, ethertype, 1, (u64)xdp->data_end - data);
+  return 0;
+}
+#endif
+
+#ifdef LAYER_TC
+static __always_inline int pass_tc(struct __sk_buff *skb, u32 layer) {
+  u32 segments = skb->gso_segs;
+
+  pass(0, skb->ifindex, layer, skb->protocol, segments ? segments : 1, skb->len);
+  return TCX_NEXT;
+}
+
+int tc_ingress(struct __sk_buff *skb) {
+  return pass_tc(skb, POINT_TC_INGRESS);
+}
+
+int tc_egress(struct __sk_buff *skb) {
+  return pass_tc(skb, POINT_TC_EGRESS);
+}
+#endif
+
+#ifdef LAYER_NETFILTER
+static __always_inline void pass_hook(struct sk_buff *skb, struct nf_hook_state *state, u32 leaving) {
+  u32 hook = state->hook;
+  bool sending = hook == NF_INET_LOCAL_OUT || hook == NF_INET_POST_ROUTING;
+
+  if (hook < NF_HOOKS)
+    pass_buffer(skb, sending ? state->out : state->in, POINT_PREROUTING_ENTER + 2 * hook + leaving);
+}
+
+/* The first and the last function at a hook. */
+int hook_enter(u64 *ctx) {
+  pass_hook(opaque(ctx[1]), opaque(ctx[0]), 0);
+  return NF_ACCEPT;
+}
+
+int hook_leave(u64 *ctx) {
+  pass_hook(opaque(ctx[1]), opaque(ctx[0]), 1);
+  return NF_ACCEPT;
+}
+
+/* nf_hook_slow's skb, state, entries, index, result; a packet that was not accepted may be gone. */
+int hook_run(u64 *ctx) {
+  struct nf_hook_state *state = opaque(ctx[1]);
+  struct sk_buff *skb = opaque(ctx[0]);
+
+  if (state->pf != NF_IPV4 && state->pf != NF_IPV6)
+    return 0;
+  pass_hook(skb, state, 0);
+  if ((int)ctx[4] == 1)
+    pass_hook(skb, state, 1);
+  return 0;
+}
+#endif
+
+#ifdef LAYER_SOCKET
+/* At the socket's filter: the context is the buffer itself, and the namespace is not among what it shows. */
+int socket_ingress(struct __sk_buff *ctx) {
+  struct sk_buff *skb = (void *)address_of(ctx);
+  struct net_device *device = NULL;
+  struct net *net = NULL;
+  u32 netns = 0, segments = ctx->gso_segs;
+
+  bpf_probe_read_kernel(&device, sizeof(device), &skb->dev);
+  bpf_probe_read_kernel(&net, sizeof(net), &device->nd_net.net);
+  bpf_probe_read_kernel(&netns, sizeof(netns), &net->ns.inum);
+  pass(netns, ctx->ifindex, POINT_SOCKET, ctx->protocol, segments ? segments : 1, ctx->len);
+  return 1;
+}
+#endif

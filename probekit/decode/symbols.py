@@ -1,0 +1,63 @@
+"""The kernel's functions by address, from /proc/kallsyms."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from ..model import Array
+
+KALLSYMS = Path("/proc/kallsyms")
+_CODE = "tTwW"
+
+
+class Symbols:
+    """Names addresses. The kernel's list is read when the first name is asked for, and again for what is newer.
+
+    Args:
+        path: Lines of address, kind, name and, for a module's, the module in brackets.
+    """
+
+    def __init__(self, path: Path = KALLSYMS) -> None:
+        self._path = path
+        self._starts: Array | None = None
+        self._names: list[str] = []
+        self._known: dict[int, tuple[str, int]] = {}
+
+    def function(self, address: int) -> tuple[str, int]:
+        """The function that a return address is in, and how far.
+
+        Returns:
+            Name and offset. `0x...` and 0 where the kernel hides addresses from this user (kptr_restrict).
+        """
+        if address not in self._known:
+            self._known[address] = self._find(address)
+        return self._known[address]
+
+    def text(self, address: int) -> str:
+        """`ip_forward+0x1c4`."""
+        name, offset = self.function(address)
+        return f"{name}+{offset:#x}" if offset else name
+
+    def _find(self, address: int) -> tuple[str, int]:
+        if self._starts is None:
+            self._read()
+        assert self._starts is not None
+        # a call may be a function's last instruction, and its return address the next function's first
+        place = int(np.searchsorted(self._starts, max(address - 1, 0), "right")) - 1
+        if place < 0 or not self._starts[place]:
+            return f"{address:#x}", 0
+        return self._names[place], address - int(self._starts[place])
+
+    def _read(self) -> None:
+        starts, names = [], []
+        with self._path.open(encoding="utf-8", errors="replace") as lines:
+            for line in lines:
+                head, _, rest = line.partition(" ")
+                if rest[0] in _CODE:
+                    starts.append(int(head, 16))
+                    names.append(rest[2:].split(maxsplit=1)[0])
+        order = np.argsort(np.array(starts, np.uint64), kind="stable")
+        self._starts = np.array(starts, np.uint64)[order]
+        self._names = [names[place] for place in order.tolist()]

@@ -1,0 +1,108 @@
+"""What the drop probe wants of the kernel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
+from probekit.kernel import KernelFacts
+from probekit.paths import bpf_folder
+
+from .config import DropsConfig
+from .values import Kind, Point
+
+_PAGE = 4096
+_PLACES = 4096
+_STACK = 32  # frames
+_ALL_HOOKS = "2,10/0,1,2,3,4"  # of NFPROTO_IPV4 and NFPROTO_IPV6
+# NF_IP_PRI_FIRST and NF_IP_PRI_LAST themselves are not allowed for BPF programs
+_FIRST, _LAST = -(2**31) + 1, 2**31 - 2
+_OFFSETS = {  # macro: module, struct, member
+    "NFT_CHAIN_TABLE": ("nf_tables", "nft_chain", "table"),
+    "NFT_CHAIN_NAME": ("nf_tables", "nft_chain", "name"),
+    "NFT_TABLE_NAME": ("nf_tables", "nft_table", "name"),
+    "XT_TABLE_NAME": ("x_tables", "xt_table", "name"),
+}
+
+
+def plan(config: DropsConfig, kernel: KernelFacts) -> AttachPlan:
+    """Drops from `kfree_skb`, and the layers that were asked for."""
+    defines = {
+        **{f"{kind.__name__.upper()}_{entry.name}": entry.value for kind in (Kind, Point) for entry in kind},
+        "FLOWS": config.max_flows,
+        "PLACES": _PLACES,
+        "PROTOCOLS": sum(1 << Kind[name.upper()] for name in set(config.protocols)),
+        "PORT": config.port,
+        "NETNS": Path("/proc/self/ns/net").stat().st_ino if config.netns == "own" else 0,
+        **{f"LAYER_{layer.upper()}": 1 for layer in config.layers},
+        **_facts(kernel),
+    }
+    sources = [
+        Source("flows", SourceKind.HASH),
+        Source("places", SourceKind.HASH),
+        Source("hooks", SourceKind.HASH),
+        Source("layers", SourceKind.HASH),
+        Source("counters", SourceKind.PERCPU),
+    ]
+    if config.mode == "events":
+        defines["EVENT_PAGES"] = config.buffer // _PAGE
+        defines["EVENT_RATE"] = config.rate
+        if config.stacks:
+            defines["STACK"] = _STACK
+        sources.insert(0, Source("events", SourceKind.RING))
+    return AttachPlan(
+        source=bpf_folder() / "drops.bpf.c",
+        observations=(_drops(), *_layers(config, kernel)),
+        sources=tuple(sources),
+        defines=defines,
+    )
+
+
+def _facts(kernel: KernelFacts) -> dict[str, int]:
+    """What the C source cannot ask itself: which types there are, and what modules say of theirs."""
+    facts = {}
+    if kernel.has_name("SKB_DROP_REASON_NETFILTER_DROP"):
+        facts["NETFILTER_REASON"] = 1
+    if kernel.has_name("nft_chain"):
+        facts["NFT_BUILT_IN"] = 1
+    if kernel.has_name("xt_table_info"):
+        facts["XT_BUILT_IN"] = 1
+    offsets = {
+        macro: kernel.member_offset(*place) for macro, place in _OFFSETS.items() if not kernel.has_name(place[1])
+    }
+    return facts | {macro: offset for macro, offset in offsets.items() if offset is not None}
+
+
+def _drops() -> Observation:
+    """The tracepoint's arguments grew: which ones this kernel has is found by loading."""
+    programs = ("drop_with_receiver", "drop_with_reason", "drop_alone")
+    return Observation("drops", tuple(AttachPoint(Way.TRACEPOINT, "kfree_skb", program) for program in programs))
+
+
+def _layers(config: DropsConfig, kernel: KernelFacts) -> Iterator[Observation]:
+    def optional(name: str, *points: AttachPoint) -> Observation:
+        return Observation(name, points, needed=False, without="this layer of the funnel")
+
+    if "xdp" in config.layers:
+        for device in config.devices:
+            yield optional(
+                f"xdp {device}",
+                AttachPoint(Way.XDP_EXIT, device, "xdp_verdict"),
+                AttachPoint(Way.XDP, device, "xdp_own"),
+            )
+    if "device" in config.layers:
+        yield optional("received", AttachPoint(Way.TRACEPOINT, "netif_receive_skb", "received"))
+        yield optional("transmitted", AttachPoint(Way.TRACEPOINT, "net_dev_start_xmit", "transmitted"))
+    if "tc" in config.layers:
+        for device in config.devices:
+            yield optional(f"tc ingress {device}", AttachPoint(Way.TCX_INGRESS, device, "tc_ingress"))
+            yield optional(f"tc egress {device}", AttachPoint(Way.TCX_EGRESS, device, "tc_egress"))
+    if "netfilter" in config.layers:
+        if kernel.has_name("bpf_nf_ctx"):
+            yield optional("netfilter enter", AttachPoint(Way.NETFILTER, f"{_ALL_HOOKS}/{_FIRST}", "hook_enter"))
+            yield optional("netfilter leave", AttachPoint(Way.NETFILTER, f"{_ALL_HOOKS}/{_LAST}", "hook_leave"))
+        else:
+            yield optional("netfilter", AttachPoint(Way.FEXIT, "nf_hook_slow", "hook_run"))
+    if "socket" in config.layers:
+        yield optional("socket", AttachPoint(Way.CGROUP_INGRESS, "/", "socket_ingress"))

@@ -1,0 +1,147 @@
+"""The funnel: how many packets of each device come by each layer, and how many are not seen at the next one."""
+
+from __future__ import annotations
+
+import contextlib
+import socket
+from collections.abc import Collection, Iterable, Iterator, Mapping
+
+import numpy as np
+from attrs import frozen
+
+from probekit import Column, Table
+from probekit.bpf import XdpRuns
+from probekit.model import Array
+
+from .values import Point
+
+
+@frozen
+class Step:
+    """A row of the funnel.
+
+    Attributes:
+        name: As output has it.
+        points: Counters that are added up.
+        programs: Those that count there: one of them has to be attached.
+        after: Steps that a packet comes to next, of which the first that is measured counts; each a set that is added
+            up, because a packet is either delivered or forwarded.
+    """
+
+    name: str
+    points: tuple[Point, ...]
+    programs: tuple[str, ...]
+    after: tuple[tuple[str, ...], ...] = ()
+
+
+def _hook(name: str, point: Point, after: tuple[tuple[str, ...], ...]) -> tuple[Step, Step]:
+    return (
+        Step(name, (point,), ("hook_enter", "hook_run"), ((f"{name} passed",),)),
+        Step(f"{name} passed", (Point(point + 1),), ("hook_leave", "hook_run"), after),
+    )
+
+
+_IN = (("received",), ("tc ingress",), ("prerouting",), ("input", "forward"), ("socket",))
+_OUT = (("postrouting",), ("tc egress",), ("transmitted",))
+_XDP = (Point.XDP_ABORTED, Point.XDP_DROP, Point.XDP_PASS, Point.XDP_TX, Point.XDP_REDIRECT)
+XDP_PROGRAM = "xdp program"
+STEPS = (
+    Step(XDP_PROGRAM, (), (XDP_PROGRAM,), _IN),
+    Step("xdp", _XDP, ("xdp_verdict", "xdp_own"), (("xdp passed", "xdp sent"),)),
+    Step("xdp passed", (Point.XDP_PASS,), ("xdp_verdict", "xdp_own"), _IN),
+    Step("xdp sent", (Point.XDP_TX, Point.XDP_REDIRECT), ("xdp_verdict",)),
+    Step("received", (Point.RECEIVED,), ("received",), _IN[1:]),
+    Step("tc ingress", (Point.TC_INGRESS,), ("tc_ingress",), _IN[2:]),
+    *_hook("prerouting", Point.PREROUTING_ENTER, _IN[3:]),
+    *_hook("input", Point.INPUT_ENTER, _IN[4:]),
+    Step("socket", (Point.SOCKET,), ("socket_ingress",)),
+    *_hook("forward", Point.FORWARD_ENTER, ()),
+    *_hook("output", Point.OUTPUT_ENTER, _OUT),
+    *_hook("postrouting", Point.POSTROUTING_ENTER, _OUT[1:]),
+    Step("tc egress", (Point.TC_EGRESS,), ("tc_egress",), _OUT[2:]),
+    Step("transmitted", (Point.TRANSMITTED,), ("transmitted",)),
+)
+
+
+def xdp_runs(devices: Iterable[str]) -> dict[str, XdpRuns]:
+    """Counters of the XDP programs that devices have, for those that have one and a kernel that counts."""
+    found = {}
+    for device in devices:
+        with contextlib.suppress(OSError):
+            found[device] = XdpRuns(device)
+    return found
+
+
+def table(
+    values: Mapping[str, Array], own: int, wanted: Iterable[str], programs: Collection[str],
+    runs: Mapping[str, int],
+) -> Table:  # fmt: skip
+    """Rows by device and step.
+
+    Args:
+        values: Columns of the map `layers`.
+        own: Inode number of the network namespace that programs were attached in.
+        wanted: Devices to show; all of this namespace where there is none.
+        programs: Those that are attached.
+        runs: How often the XDP program of a device ran, where nothing could be attached to its end.
+    """
+    counts: dict[str, dict[Point, list[int]]] = {}
+    columns = (values[name].tolist() for name in ("netns", "ifindex", "layer", "ip", "packets", "bytes"))
+    for netns, ifindex, layer, ip, packets, size in zip(*columns, strict=True):
+        if netns not in (0, own):
+            continue
+        count = counts.setdefault(_name(ifindex), {}).setdefault(Point(layer), [0, 0, 0])
+        count[0 if ip else 1] += packets
+        count[2] += size
+    chosen = list(wanted) or sorted(counts)
+    rows = [row for device in chosen for row in _rows(device, counts.get(device, {}), programs, runs)]
+    names = ("device", "layer", "packets", "others", "bytes", "unseen", "share", "next")
+    of = {name: [row[at] for row in rows] for at, name in enumerate(names)}
+    return Table(
+        name="funnel",
+        key=np.array([f"{device} {layer}" for device, layer in zip(of["device"], of["layer"], strict=True)], np.str_),
+        columns=(
+            Column("device", np.array(of["device"], np.str_), label=True),
+            Column("layer", np.array(of["layer"], np.str_), label=True, help="in the order in which a packet comes by"),
+            Column("packets", np.array(of["packets"], np.int64), total=True, help="IPv4 and IPv6"),
+            Column("others", np.array(of["others"], np.int64), total=True, help="ARP and the like"),
+            Column("bytes", np.array(of["bytes"], np.int64), total=True, help="of all, with the headers there then"),
+            Column("unseen", np.array(of["unseen"], np.float64), help="packets that the next layer did not see"),
+            Column("unseen_percent", np.array(of["share"], np.float64), help="of this layer's"),
+            Column("next", np.array(of["next"], np.str_), label=True, help="the next layer that was measured"),
+        ),
+        headline=("device", "layer", "packets", "others", "unseen", "unseen_percent", "next"),
+    )
+
+
+_Row = tuple[str, str, int, int, int, float, float, str]
+
+
+def _rows(
+    device: str, points: Mapping[Point, list[int]], programs: Collection[str], runs: Mapping[str, int]
+) -> Iterator[_Row]:
+    nothing = [0, 0, 0]
+    sums = {
+        step.name: [sum(each) for each in zip(*(points.get(point, nothing) for point in step.points), strict=True)]
+        for step in STEPS
+        if any(program in programs for program in step.programs)
+    }
+    if device in runs:
+        sums[XDP_PROGRAM] = [runs[device], 0, 0]
+    for step in STEPS:
+        if step.name not in sums:
+            continue
+        packets, others, size = sums[step.name]
+        following = next((names for names in step.after if any(name in sums for name in names)), ())
+        # runs of a program do not tell IP from the rest
+        arrived = sum(sums[name][0] + sums[name][1] * (step.name == XDP_PROGRAM) for name in following if name in sums)
+        unseen = float(packets - arrived) if following else float("nan")
+        share = 100 * unseen / packets if packets else float("nan")
+        yield device, step.name, packets, others, size, unseen, share, " + ".join(n for n in following if n in sums)
+
+
+def _name(ifindex: int) -> str:
+    try:
+        return socket.if_indextoname(ifindex)
+    except OSError:
+        return f"#{ifindex}"

@@ -1,0 +1,67 @@
+"""What every kernel can show of drops: one run of the probe, all cases beneath it."""
+
+from __future__ import annotations
+
+import platform
+import re
+import subprocess
+from typing import Any
+
+import pytest
+
+from .drop_cases import CASES, Case, Expected
+from .measured import measured
+from .netns import lab
+
+MODULES = ("nf_tables", "x_tables", "ip_tables", "iptable_filter", "veth", "sch_tbf")
+SAYS_NOTHING = ("(not given)", "NOT_SPECIFIED")
+
+pytestmark = pytest.mark.timeout(900)
+
+
+def version() -> tuple[int, int]:
+    found = re.match(r"(\d+)\.(\d+)", platform.release())
+    assert found
+    return int(found[1]), int(found[2])
+
+
+@pytest.fixture(scope="module")
+def outcome(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[Case, Expected | Exception]]:
+    """The run's figures, and what each case expects; a case that failed has its exception."""
+    expected: dict[Case, Expected | Exception] = {}
+    for module in MODULES:  # before the run begins: names of chains and tables are where the modules' types say
+        subprocess.run(["modprobe", "--quiet", module], check=False)
+    with lab() as bench, measured(tmp_path_factory.mktemp("drops")) as result:
+        for case in CASES:
+            try:
+                expected[case] = case(bench)
+            except Exception as error:  # it fails in its own test
+                expected[case] = error
+    return result, expected
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: case.__name__)
+def test_drops_are_counted_with_their_reason(
+    case: Case, outcome: tuple[dict[str, Any], dict[Case, Expected | Exception]]
+) -> None:
+    result, expectations = outcome
+    expected = expectations[case]
+    if isinstance(expected, Exception):
+        raise expected
+    rows = [
+        row for row in result["flows"].values()
+        if row["netns"] == expected.netns and row["destination"].startswith(expected.destination)
+    ]  # fmt: skip
+    wanted = [row for row in rows if row["category"] == expected.category]
+    assert sum(row["drops"] for row in wanted) == expected.count, rows
+    for row in wanted:
+        assert row["location"].partition("+")[0] in expected.functions
+        assert row["hook"] == expected.hook
+        assert row["chain"] in expected.chains
+        given = (expected.reason,) if version() >= expected.since else (expected.reason, *SAYS_NOTHING)
+        assert row["reason"] in given
+
+
+def test_nothing_was_lost(outcome: tuple[dict[str, Any], Any]) -> None:
+    result, _ = outcome
+    assert not any(result["lost"].values()), result["lost"]

@@ -1,0 +1,34 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+from probekit.decode.symbols import Symbols
+
+_LINES = """\
+0000000000000010 A a_constant
+ffffffff81000100 T second
+ffffffff81000000 T first
+ffffffff81000200 t third\t[module]
+ffffffff81000280 D data
+"""
+
+
+def _symbols(folder: Path, lines: str = _LINES) -> Symbols:
+    path = folder / "kallsyms"
+    path.write_text(lines)
+    return Symbols(path)
+
+
+def test_an_address_belongs_to_the_function_before_it(tmp_path: Path) -> None:
+    symbols = _symbols(tmp_path)
+    assert symbols.text(0xFFFFFFFF81000042) == "first+0x42"
+    assert symbols.function(0xFFFFFFFF810002FF) == ("third", 0xFF)
+
+
+def test_a_return_address_behind_a_functions_last_call_is_that_functions(tmp_path: Path) -> None:
+    assert _symbols(tmp_path).text(0xFFFFFFFF81000100) == "first+0x100"
+
+
+def test_hidden_addresses_stay_numbers(tmp_path: Path) -> None:
+    symbols = _symbols(tmp_path, "0000000000000000 T first\n0000000000000000 T second\n")
+    assert symbols.text(0xFFFFFFFF81000042) == "0xffffffff81000042"
