@@ -240,7 +240,10 @@ def test_an_aggregator_needs_two_hooks(install: Install) -> None:
         "wig-kit", {AGGREGATORS: {"wig": "wig_probe", "wag": "wig_exporter"}}, wig_probe=_PROBE, wig_exporter=_EXPORTER
     )
     found = discover()
-    assert found.call(AGGREGATORS, "wig", "probekit_aggregate", probe="latency", config=None).__name__ == "Aggregator"
+    assert (
+        found.call(AGGREGATORS, "wig", "probekit_aggregate", probe="latency", config=None, attached=()).__name__
+        == "Aggregator"
+    )
     with pytest.raises(PluginError, match=r"^aggregator wag \(wig_exporter, from .*\): probekit_aggregate is missing$"):
         found.config_type(AGGREGATORS, "wag")
 
