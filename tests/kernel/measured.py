@@ -35,7 +35,7 @@ def measured(folder: Path, *arguments: str, space: Namespace | None = None) -> I
             assert time.monotonic() < end, messages.read_text()
             time.sleep(0.05)
         yield result
-        time.sleep(0.2)  # what is under way in softirqs
+        time.sleep(0.5)  # what is under way in softirqs
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0, messages.read_text()
         result.update(json.loads(path.read_text()))

@@ -124,12 +124,16 @@ def test_the_probe_of_the_page_is_short(followed: tuple[Path, str]) -> None:
     assert sum(len(source.read_text().splitlines()) for source in sources) < MOST_LINES
 
 
-def test_the_page_shows_what_is_printed_and_what_is_written(followed: tuple[Path, str]) -> None:
-    folder, printed = followed
+def test_the_page_shows_what_is_printed(followed: tuple[Path, str]) -> None:
     lines = [line.strip() for block in blocks("text") for line in block.splitlines()]
     assert len(lines) == 4
-    assert [line for line in lines if line not in printed] == []
-    package = folder / "probekit-lifetimes" / "probekit_lifetimes"
+    assert [line for line in lines if line not in followed[1]] == []
+
+
+def test_the_page_shows_what_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["new", "probe", "lifetimes"]) == 0
+    package = tmp_path / "probekit-lifetimes" / "probekit_lifetimes"
     written = "\n".join(path.read_text() for path in [*package.glob("*.py"), *package.glob("*.c")])
     shown = blocks("c") + blocks("python")
     assert len(shown) == 4

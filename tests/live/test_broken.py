@@ -72,6 +72,8 @@ def test_a_broken_probe_has_one_message(environment: Environment, name: str) -> 
 
 
 def test_a_plan_that_does_not_fit_its_source_says_so(environment: Environment) -> None:
+    whole = environment.probekit("run", "in_update", "--duration", "100ms")  # of the same source: its object is kept
+    assert "measuring" in whole.stderr
     done = environment.probekit("run", "wrong_source", "--duration", "100ms")
     assert done.returncode == 3
     assert re.search(r"exits\.bpf\.c has no map countres, which the plan drains \(there is: counters\)", done.stderr)

@@ -172,7 +172,8 @@ def _echo(listener: socket.socket) -> None:
 
 def test_plugins_that_are_not_used_are_not_imported(tmp_path: Path) -> None:
     plugins.install(tmp_path)  # each of their modules ends the process
-    environment = {**os.environ, "PYTHONPATH": str(tmp_path)}
+    path = os.pathsep.join(filter(None, (str(tmp_path), os.environ.get("PYTHONPATH"))))
+    environment = {**os.environ, "PYTHONPATH": path}
     listed = subprocess.run([PROBEKIT, "list"], env=environment, capture_output=True, text=True)
     assert listed.stdout.count("idle_") == 2 * 3 * plugins.PLUGINS + 3 * plugins.PLUGINS
     command = [PROBEKIT, "run", "latency", "--duration", "100ms", "--export", "json:/dev/null"]
