@@ -23,7 +23,12 @@ PROG_TYPE_KPROBE = 2
 PROG_TYPE_TRACING = 26
 _ATTACH_TRACE_RAW_TP = 23
 _ATTACH_TRACE_FENTRY = 24
+_ATTACH_TRACE_ITER = 28
+_ATTACH_TYPES = {
+    Way.FENTRY: _ATTACH_TRACE_FENTRY, Way.TRACEPOINT: _ATTACH_TRACE_RAW_TP, Way.ITERATOR: _ATTACH_TRACE_ITER,
+}  # fmt: skip
 _KPROBE_ENTRY = 0
+_PIPE = 1 << 16
 _LOG_SIZE = 1 << 18
 
 
@@ -104,7 +109,7 @@ def load_program(way: Way, name: str, code: bytes, target: int, log: bool = Fals
     kind = PROG_TYPE_KPROBE
     if way is not Way.KPROBE:
         kind = PROG_TYPE_TRACING
-        options.expected_attach_type = _ATTACH_TRACE_FENTRY if way is Way.FENTRY else _ATTACH_TRACE_RAW_TP
+        options.expected_attach_type = _ATTACH_TYPES[way]
     if buffer is not None:
         options.log_level, options.log_size, options.log_buf = 1, _LOG_SIZE, ctypes.addressof(buffer)
     load = _library().bpf_prog_load
@@ -123,7 +128,24 @@ def attach(way: Way, program: int, target: str) -> int:
             raise OSError(errno.EOPNOTSUPP, "its kprobes would outlive the process (before 4.17)")
         name = f"probekit_{target}".encode()
         return _call(_library().bpf_attach_kprobe, program, _KPROBE_ENTRY, name, target.encode(), ctypes.c_uint64(0), 0)
+    if way is Way.ITERATOR:
+        return _call(_library().bcc_iter_attach, program, None, 0)
     return _call(_library().bpf_raw_tracepoint_open, None, program)
+
+
+def iterate(link: int) -> None:
+    """Runs an attached iterator over all objects: those of the network namespace of the calling thread."""
+    descriptor = _call(_library().bcc_iter_create, link)
+    try:
+        while os.read(descriptor, _PIPE):  # it writes nothing, but may ask to be read again
+            pass
+    finally:
+        os.close(descriptor)
+
+
+def update(fd: int, key: bytes, value: bytes) -> None:
+    """Sets the value of a map's key."""
+    _call(_library().bpf_update_elem, fd, key, value, ctypes.c_ulonglong(0))
 
 
 def lookup(fd: int, key: bytes, size: int) -> bytes:

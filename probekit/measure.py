@@ -10,7 +10,7 @@ import select
 import threading
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack
 
 import attrs
@@ -21,7 +21,7 @@ from .drain import Reader, RingReader, open_reader
 from .errors import ExportError
 from .kernel import KernelFacts
 from .load import Loaded
-from .model import Aggregator, Batch, Decoder, Exporter, Figures, Snapshot
+from .model import Aggregator, Batch, Decoder, Exporter, Figures, Joiner, Snapshot
 from .pipeline import Planned
 from .plugins import PROBES, Plugins
 from .stop import Stop
@@ -72,6 +72,7 @@ class Running:
         What left a table while it was read is in a ring buffer, which is therefore read after it; and before it, so
         that nothing else is.
         """
+        self.loaded.iterate()
         self.collect()
         self.aggregate()
         for reader, decode in self._maps:
@@ -81,11 +82,24 @@ class Running:
         self.collect()
         self.aggregate()
 
-    def figures(self) -> Figures:
-        """The probe's figures, with what the core lost."""
+    @property
+    def joins(self) -> bool:
+        """Whether it wants the figures of the other probes."""
+        return isinstance(self._aggregator, Joiner)
+
+    def figures(self, beside: Mapping[str, Figures] = {}) -> Figures:
+        """The probe's figures, with what the core lost.
+
+        Args:
+            beside: Figures of other probes of the run, for one that joins them with its own.
+        """
+        if isinstance(self._aggregator, Joiner):
+            self._aggregator.join(beside)
         figures = self._aggregator.snapshot()
         foreign = sum(reader.foreign for reader, _ in self.rings)
         lost = {**figures.lost, "programs_missed": self.loaded.missed(), "records_undecoded": foreign}
+        if self.loaded.unreached:
+            lost["namespaces_unreached"] = self.loaded.unreached
         return attrs.evolve(figures, lost=lost)
 
 
@@ -167,29 +181,35 @@ class Measurement:
                     tick += settings.interval
                     for running in self.running:
                         running.drain()
-                        snapshot = self._snapshot(running, final=False)
+                    for snapshot in self._snapshots(final=False):
                         self._export(snapshot)
                         progress(snapshot)
         finally:
             collector.end()
         taken = time.time()
         for running in self.running:
+            running.loaded.iterate()
             running.loaded.detach()
         time.sleep(_SETTLE_SECONDS)
         for running in self.running:
             running.drain()
-            self._export(self._snapshot(running, final=True, taken=taken))
+        for snapshot in self._snapshots(final=True, taken=taken):
+            self._export(snapshot)
 
-    def _snapshot(self, running: Running, final: bool, taken: float | None = None) -> Snapshot:
-        return Snapshot(
-            probe=running.name,
-            started=self.started,
-            taken=taken or time.time(),
-            final=final,
-            kernel=self.kernel.release,
-            attached=running.loaded.attached,
-            figures=running.figures(),
-        )
+    def _snapshots(self, final: bool, taken: float | None = None) -> Iterator[Snapshot]:
+        """One of each probe; a probe that joins others' figures with its own comes after them."""
+        figures: dict[str, Figures] = {}
+        for running in sorted(self.running, key=lambda running: running.joins):
+            figures[running.name] = running.figures(figures)
+            yield Snapshot(
+                probe=running.name,
+                started=self.started,
+                taken=taken or time.time(),
+                final=final,
+                kernel=self.kernel.release,
+                attached=running.loaded.attached,
+                figures=figures[running.name],
+            )
 
     def _export(self, snapshot: Snapshot) -> None:
         for exporter in list(self.exporters):

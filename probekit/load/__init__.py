@@ -7,19 +7,22 @@ detaches and frees all of it.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import struct
+import sys
 from contextlib import ExitStack
 from types import TracebackType
 
-from .. import bpf
+from .. import bpf, namespaces
 from ..errors import AttachError, LoadError
 from ..kernel import PRIVILEGES, KernelFacts
-from ..model import Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Refusal, Way
+from ..model import Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Observation, Refusal, Way
 
 _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
+_TARGETS = {Way.FENTRY: "function", Way.TRACEPOINT: "tracepoint", Way.ITERATOR: "iterator"}
 LAYOUT = "_layout"
 """A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
 
@@ -31,6 +34,7 @@ class Loaded:
         maps: Live maps by name.
         attached: How each observation was attached, in the plan's order.
         programs: Descriptors of the attached programs.
+        unreached: Network namespaces that the last run of the iterators could not enter.
     """
 
     def __init__(self, compiled: Object, plan: AttachPlan, kernel: KernelFacts) -> None:
@@ -41,6 +45,8 @@ class Loaded:
         self._plan = plan
         self._kernel = kernel
         self._forbidden: dict[Way, str] = {}
+        self._iterators: list[tuple[int, bool]] = []
+        self.unreached = 0
         self._links = ExitStack()
         self._descriptors = ExitStack()
 
@@ -55,6 +61,7 @@ class Loaded:
             for spec in self._compiled.maps:
                 if spec.name not in layouts:
                     self.maps[spec.name] = self._make_map(spec, layouts.get(spec.name + LAYOUT, spec))
+            self._set_parameters()
         except BaseException:
             self._descriptors.close()
             raise
@@ -73,10 +80,26 @@ class Loaded:
         Raises:
             AttachError: Something needed cannot be observed here; it names every way and the reason against it.
         """
-        self.attached = tuple(self._attach(o.name, o.points, o.needed, o.without) for o in self._plan.observations)
+        self.attached = tuple(self._attach(observation) for observation in self._plan.observations)
+        self.iterate()
+
+    def iterate(self) -> None:
+        """Runs the attached iterators, those of the plan's order one after the other."""
+        self.unreached = 0
+        everywhere = namespaces.everywhere() if any(each for _, each in self._iterators) else {}
+        for link, per_namespace in self._iterators:
+            if not per_namespace:
+                bpf.iterate(link)
+                continue
+            for path in everywhere.values():
+                try:
+                    namespaces.inside(path, functools.partial(bpf.iterate, link))
+                except OSError:
+                    self.unreached += path.exists()
 
     def detach(self) -> None:
         """Detaches all programs; the maps stay readable."""
+        self._iterators.clear()
         self._links.close()
 
     def missed(self) -> int:
@@ -96,20 +119,38 @@ class Loaded:
         self._descriptors.callback(os.close, fd)
         return LiveMap(spec, fd, layout.value)
 
-    def _attach(self, name: str, points: tuple[AttachPoint, ...], needed: bool, without: str) -> Attached:
-        refused: list[Refusal] = []
-        for point in points:
-            reason = self.try_point(point)
-            if reason is None:
-                return Attached(name, point, tuple(refused))
-            refused.append(Refusal(point, reason))
-        if needed:
-            ways = "\n".join(f"  {r.point.way.value} {r.point.target}: {r.reason}" for r in refused)
-            raise AttachError(f"{name} cannot be observed on this kernel:\n{ways}", _privileges(self._kernel))
-        return Attached(name, None, tuple(refused))
+    def _set_parameters(self) -> None:
+        """Fills the map `parameters`, whose fields are whole numbers."""
+        if not self._plan.parameters:
+            return
+        live = self.maps["parameters"]
+        value = bytearray(live.spec.value_size)
+        for name, layout, offset in zip(*(live.value[part] for part in ("names", "formats", "offsets")), strict=True):
+            size = int(layout[2:])
+            value[offset : offset + size] = self._plan.parameters[name].to_bytes(size, sys.byteorder)
+        bpf.update(live.fd, bytes(live.spec.key_size), bytes(value))
 
-    def try_point(self, point: AttachPoint) -> str | None:
-        """Attaches one program; the reason where the kernel does not take it."""
+    def _attach(self, observation: Observation) -> Attached:
+        refused: list[Refusal] = []
+        for point in observation.points:
+            reason = self.try_point(point, observation.per_namespace)
+            if reason is None:
+                return Attached(observation.name, point, tuple(refused))
+            refused.append(Refusal(point, reason))
+        if observation.needed:
+            ways = "\n".join(f"  {r.point.way.value} {r.point.target}: {r.reason}" for r in refused)
+            raise AttachError(
+                f"{observation.name} cannot be observed on this kernel:\n{ways}", _privileges(self._kernel)
+            )
+        return Attached(observation.name, None, tuple(refused))
+
+    def try_point(self, point: AttachPoint, per_namespace: bool = False) -> str | None:
+        """Attaches one program; the reason where the kernel does not take it.
+
+        Args:
+            point: What to attach.
+            per_namespace: Of an iterator: it is going to be run in each network namespace.
+        """
         if point.way in self._forbidden:
             return self._forbidden[point.way]
         target = 0
@@ -119,8 +160,7 @@ class Loaded:
         else:
             target = self._compiled.targets.get(f"{point.way.value}:{point.target}", 0)
             if not target:
-                what = "function" if point.way is Way.FENTRY else "tracepoint"
-                return f"this kernel has no such {what}"
+                return f"this kernel has no such {_TARGETS[point.way]}"
         code = self._patched(self._compiled.programs[point.program])
         try:
             program, _ = bpf.load_program(point.way, point.program, code, target)
@@ -138,6 +178,8 @@ class Loaded:
         self.programs.append(program)
         self._descriptors.callback(os.close, program)
         self._links.callback(os.close, link)
+        if point.way is Way.ITERATOR:
+            self._iterators.append((link, per_namespace))
         return None
 
     def _refusal(self, point: AttachPoint, code: bytes, target: int, error: OSError) -> str:

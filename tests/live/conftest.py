@@ -27,13 +27,13 @@ def _root() -> None:
 
 
 class Probe:
-    """`probekit run` in the background, from the moment that it measures."""
+    """`probekit run` in the background, from the moment that it measures; its result is that of the first probe."""
 
     def __init__(self, folder: Path, arguments: tuple[str, ...]) -> None:
-        self.path = folder / "result.json"
+        self.path = folder / f"{arguments[0]}.json"
         self._messages = (folder / "messages").open("w+")
         self._process = subprocess.Popen(
-            [PROBEKIT, "run", *arguments, "--export", f"json:{self.path}"],
+            [PROBEKIT, "run", *arguments, "--export", f"json:{folder}/{{probe}}.json"],
             stdout=subprocess.DEVNULL,
             stderr=self._messages,
         )

@@ -14,7 +14,7 @@ from probekit.plugins import EXPORTERS, discover
 
 _ROOT = Path(probekit.__file__).parent
 _STAGES = ("config", "compile", "load", "drain", "decode", "aggregate", "export")
-_SHARED = {"", "model", "errors", "options", "kernel", "paths", "bpf"}
+_SHARED = {"", "model", "errors", "options", "kernel", "paths", "bpf", "namespaces"}
 _ALL_STAGES = {"pipeline.py", "measure.py", "cli.py", "check.py"}
 _MODULES = sorted(_ROOT.rglob("*.py"))
 _PROBE_FOLDERS = sorted(path.parent for path in _ROOT.parent.glob("probekit_*/__init__.py"))
