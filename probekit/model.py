@@ -385,7 +385,7 @@ class Joiner(Protocol):
     """An aggregator that makes more of its figures where other probes run beside it."""
 
     def join(self, beside: Mapping[str, Figures]) -> None:
-        """Takes the figures of other probes of the run, by name, before each snapshot; those that join are not there."""
+        """Takes the figures of the run's other probes, by name, before each snapshot; those that join are not there."""
 
 
 class Exporter(Protocol):

@@ -76,10 +76,10 @@ def findings(evidence: Evidence) -> list[Finding]:
 
 
 def _new_connection_per_request(pools: Pools) -> Iterator[Finding]:
-    """At least 20 connections of a client's service have begun and ended in the run with data both ways, and of nine in
-    ten it is known that they carried one request.
+    """Hardly any connection of a client's service carries more than one request.
 
-    Where another probe counts requests it is known exactly, otherwise from the segments with data.
+    At least 20 have begun and ended in the run with data both ways, and of nine in ten it is known that they carried
+    one request. Where another probe counts requests it is known exactly, otherwise from the segments with data.
     """
     rows = pools.rows
     requests = np.where(np.isnan(pools.counts), pools.most, pools.counts)
@@ -95,9 +95,10 @@ def _new_connection_per_request(pools: Pools) -> Iterator[Finding]:
 
 
 def _pool_too_small(pools: Pools) -> Iterator[Finding]:
-    """All of a client's connections that carried ten requests or more on average, at least two and at most as many as
-    ever open at once, were busy with requests for nine tenths of the time that they were in use, from their first to
-    their last data.
+    """All of a client's connections are busy nearly all the time.
+
+    They carried ten requests or more on average, are at least two and no more than were ever open at once, and were
+    busy with requests for nine tenths of the time that they were in use: from their beginning to their last data.
     """
     known = (pools.rows["side"] == Side.CLIENT) & ~np.isnan(pools.busy) & pools.lived
     used = np.maximum(pools.quiet - np.maximum(pools.start.astype(np.int64), pools.moment.began), 0)
@@ -114,8 +115,10 @@ def _pool_too_small(pools: Pools) -> Iterator[Finding]:
 
 
 def _accepted_late(pools: Pools) -> Iterator[Finding]:
-    """At least 20 connections of a server's service were established in the run, and half of them waited 20 ms or more
-    to be accepted, those that still wait included.
+    """Connections wait in a server's accept queue.
+
+    At least 20 were established in the run, and half of them waited 20 ms or more to be accepted, those that still wait
+    included.
     """
     rows = pools.rows
     served = pools.born & (rows["side"] == Side.SERVER) & (rows["established"] > 0)
@@ -133,14 +136,20 @@ def _accepted_late(pools: Pools) -> Iterator[Finding]:
 
 
 def _idle_cut_by_peer(pools: Pools) -> Iterator[Finding]:
-    """At least three connections of a client's service, and a tenth of those that ended, were closed or reset by the
-    peer after having carried data and then been idle for a second or more.
+    """The peer closes connections that are kept for later.
+
+    At least three of a client's service, and a tenth of those that ended, were closed or reset by the peer after having
+    carried data and then been idle for a second or more.
     """
     rows = pools.rows
     idle_us = jiffies_us(rows["peer_idle"])
     carried = (rows["side"] == Side.CLIENT) & (pools.most > 0)
     over = carried & ((rows["closer"] > Closer.NOBODY) | ~pools.open)
-    cut = over & (rows["closer"] == Closer.REMOTE) & np.isin(rows["end"], (End.OPEN, End.FIN, End.RST_RECEIVED, End.RST_SENT))
+    cut = (
+        over
+        & (rows["closer"] == Closer.REMOTE)
+        & np.isin(rows["end"], (End.OPEN, End.FIN, End.RST_RECEIVED, End.RST_SENT))
+    )
     cut &= (rows["peer_idle"] != UNKNOWN) & (np.nan_to_num(idle_us) >= CUT_IDLE_US)
     count, ended = pools.number(cut), pools.number(over)
     least, half = (pools.percentile(np.nan_to_num(idle_us), cut, percent) for percent in (0, 50))
@@ -153,8 +162,10 @@ def _idle_cut_by_peer(pools: Pools) -> Iterator[Finding]:
 
 
 def _ports_nearly_exhausted(pools: Pools, ports: Mapping[int, int]) -> Iterator[Finding]:
-    """From one local address to one remote address and port, eight tenths of the ephemeral ports or more are taken, more
-    by connections in TIME_WAIT than by open ones; or a connect found none.
+    """There are hardly any ephemeral ports left for one destination.
+
+    From one local address to one remote address and port, eight tenths of them or more are taken, or a connect found
+    none; and connections in TIME_WAIT take more of them than open ones.
     """
     rows = pools.rows
     client = rows["side"] == Side.CLIENT

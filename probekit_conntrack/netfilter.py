@@ -63,7 +63,7 @@ def _states() -> dict[str, int]:
 def _counters() -> dict[str, int]:
     """A line of hexadecimal numbers for each CPU, below their names."""
     names, *lines = _COUNTERS.read_text().splitlines()
-    sums = {name: 0 for name in names.split()}
+    sums = dict.fromkeys(names.split(), 0)
     for line in lines:
         for name, number in zip(sums, line.split(), strict=True):
             sums[name] += int(number, 16)

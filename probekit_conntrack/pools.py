@@ -104,8 +104,9 @@ class Pools:
 
     def sum(self, values: Array, chosen: Array) -> Array:
         """Sum of the chosen rows' values for each service; not a number where none is chosen."""
-        total: Array = np.bincount(self.place[chosen], values[chosen], len(self.services))
-        return np.where(self.number(chosen) > 0, total, np.nan)
+        total = np.bincount(self.place[chosen], values[chosen], len(self.services))
+        sums: Array = np.where(self.number(chosen) > 0, total, np.nan)
+        return sums
 
     @property
     def open(self) -> Array:
@@ -120,7 +121,7 @@ class Pools:
     @property
     def failed(self) -> Array:
         """Rows that were never established."""
-        return np.isin(self.rows["end"], _FAILED) & (self.rows["established"] == 0) & self.born
+        return np.asarray(np.isin(self.rows["end"], _FAILED) & (self.rows["established"] == 0) & self.born)
 
     @property
     def lived(self) -> Array:
@@ -141,7 +142,7 @@ class Pools:
     def quiet(self) -> Array:
         """Shape (rows,), ns: when data was last sent or received."""
         idle = (self.rows["idle"] * (JIFFY_US * 1000)).astype(np.int64)
-        return np.maximum(self.stop.astype(np.int64) - idle, self.start.astype(np.int64))
+        return np.asarray(np.maximum(self.stop.astype(np.int64) - idle, self.start.astype(np.int64)))
 
     @property
     def waiting(self) -> Array:

@@ -70,7 +70,17 @@ def connections(pools: Pools, cgroups: Mapping[int, str]) -> Table:
             Column("idle_us", jiffies_us(rows["idle"]), help="since data was last sent or received, or until it ended"),
             Column("requests", pools.counts[order], help="where another probe counts them"),
         ),
-        headline=("source", "destination", "side", "process", "state", "end", "closed_by", "handshake_us", "lifetime_us"),
+        headline=(
+            "source",
+            "destination",
+            "side",
+            "process",
+            "state",
+            "end",
+            "closed_by",
+            "handshake_us",
+            "lifetime_us",
+        ),
     )
 
 
@@ -118,12 +128,15 @@ def services(pools: Pools, folded: Array) -> Table:
         Column("in_time_wait", pools.number(pools.waiting), help="now, at this end"),
         Column("handshake_p50_us", pools.percentile(pools.rows["handshake"] / 1e3, handshaken, 50), help="median"),
         *(
-            Column(f"lifetime_p{percent}_us", pools.percentile(lifetime / 1e3, ended, percent), help="of those that ended")
+            Column(f"lifetime_p{percent}_us", pools.percentile(lifetime / 1e3, ended, percent), help="of those over")
             for percent in (50, 90, 99)
         ),
     )  # fmt: skip
     ordered = tuple(Column(c.name, c.values[order], c.label, c.total, c.help) for c in columns)
-    names = [f"{who} {side} {where}" for who, side, where in zip(*(ordered[i].values.tolist() for i in (2, 1, 0)), strict=True)]
+    names = [
+        f"{who} {side} {where}"
+        for who, side, where in zip(*(ordered[i].values.tolist() for i in (2, 1, 0)), strict=True)
+    ]
     return Table(
         name="services",
         key=_unique(names),
@@ -155,7 +168,7 @@ def over_time(pools: Pools) -> Table:
     total = pools.number(pools.lived)
     wanted = np.argsort(-total, kind="stable")[:_SHOWN_OVER_TIME]
     ends, *figures = pools.over_time(wanted)
-    something = sum(figures).ravel() > 0
+    something = np.sum(figures, axis=0).ravel() > 0
     which = np.repeat(wanted, len(ends))[something]
     endpoint = endpoint_text(pools.services["address"][which], pools.services["port"][which])
     process, side = text(pools.services["command"][which]), _words(Side, pools.services["side"][which])
@@ -208,9 +221,7 @@ def _dwells(rows: Array, closed: Array, now: int) -> tuple[Column, ...]:
     places = np.arange(len(rows))
     still = np.where(closed, 0, now - rows["changed"].astype(np.int64)).clip(0)
     dwell[places, rows["state"]] += still
-    return tuple(
-        Column(f"{state.name.lower()}_us", dwell[:, state] / 1e3, help=f"in {state.name}") for state in DWELT
-    )
+    return tuple(Column(f"{state.name.lower()}_us", dwell[:, state] / 1e3, help=f"in {state.name}") for state in DWELT)
 
 
 def _span_us(start: Array, stop: Array) -> Array:
@@ -231,7 +242,9 @@ def _words(kind: type[enum.IntEnum], values: Array) -> Array:
 
 def _errors(values: Array) -> Array:
     distinct, inverse = np.unique(values, return_inverse=True)
-    names = np.array([errno.errorcode.get(code, str(code)) if code else "" for code in distinct.tolist()], dtype=np.str_)
+    names = np.array(
+        [errno.errorcode.get(code, str(code)) if code else "" for code in distinct.tolist()], dtype=np.str_
+    )
     return names[inverse] if len(values) else names
 
 
@@ -241,7 +254,9 @@ def _paths(numbers: Array, cgroups: Mapping[int, str]) -> Array:
 
 def _distinct(pools: Pools) -> Array:
     """Processes of each service."""
-    pairs = np.unique(np.stack([pools.place, pools.rows["pid"].astype(np.int64)], axis=1)[pools.rows["pid"] > 0], axis=0)
+    pairs = np.unique(
+        np.stack([pools.place, pools.rows["pid"].astype(np.int64)], axis=1)[pools.rows["pid"] > 0], axis=0
+    )
     return np.bincount(pairs[:, 0], minlength=len(pools.services))
 
 

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
+from socket import socket as Socket  # noqa: N812  (a method has the other name)
 from typing import TypeVar
 
 from probekit.namespaces import inside
@@ -50,10 +51,10 @@ class Namespace:
         """Calls a function inside; sockets that it makes stay of this namespace."""
         return inside(self.path, function)
 
-    def socket(self, kind: int = socket.SOCK_STREAM) -> socket.socket:
-        return self.do(lambda: socket.socket(socket.AF_INET, kind))
+    def socket(self) -> Socket:
+        return self.do(Socket)
 
-    def listen(self, address: str = "127.0.0.1", backlog: int = 512) -> socket.socket:
+    def listen(self, address: str = "127.0.0.1", backlog: int = 512) -> Socket:
         listener = self.socket()
         listener.bind((address, 0))
         listener.listen(backlog)
@@ -112,7 +113,7 @@ class Capture:
     """TCP packets of an interface with the kernel's time of each, from `with` to the end of its block."""
 
     def __init__(self, namespace: Namespace, interface: str) -> None:
-        self._socket = namespace.do(lambda: socket.socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
+        self._socket = namespace.do(lambda: Socket(socket.AF_PACKET, socket.SOCK_DGRAM, socket.htons(3)))
         self._socket.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 23)
         namespace.do(lambda: self._socket.bind((interface, 3)))
@@ -144,7 +145,7 @@ class Capture:
             self.packets.append((seconds * 1e6 + nanoseconds / 1e3, source, destination, data[header + 13]))
 
     def between(self, first: int, last: int) -> dict[tuple[int, int], float]:
-        """Time from the first packet with one set of flags to the first answer with another, by the ports of the first."""
+        """Time from the first packet with some flags to the first answer with others, by the ports of the first."""
         began: dict[tuple[int, int], float] = {}
         took: dict[tuple[int, int], float] = {}
         for when, source, destination, flags in self.packets:

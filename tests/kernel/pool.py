@@ -1,10 +1,10 @@
 """Uses redis-py's pool of ten connections in one of these ways: pool.py WAY PORT.
 
-    fresh     a pool for each request
-    ports     the same, 90 times
-    crowded   40 threads want a connection of the ten all the time
-    relaxed   ten threads that use theirs half of the time
-    idle      each connection is used once, and left alone for longer than the server likes
+fresh     a pool for each request
+ports     the same, 90 times
+crowded   40 threads want a connection of the ten all the time
+relaxed   ten threads that use theirs half of the time
+idle      each connection is used once, and left alone for longer than the server likes
 """
 
 from __future__ import annotations

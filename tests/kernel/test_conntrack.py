@@ -7,16 +7,26 @@ import socket
 import subprocess
 import time
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.live.conftest import Probe, probe  # noqa: F401  (a fixture)
+from tests.live.conftest import Probe, starting
 
 from .lives import KINDS, assert_balanced, differences, live_and_die
 from .netlab import Namespace, delayed
 
 TIMES = dict(zip(KINDS, (40, 40, 20, 20, 20, 10, 10), strict=True))
+
+
+Start = Callable[..., Probe]
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Iterator[Start]:
+    with starting(tmp_path) as start:
+        yield start
 
 
 @pytest.fixture
@@ -31,16 +41,15 @@ def there() -> Iterator[Namespace]:
         yield namespace
 
 
-Start = Callable[..., Probe]
-
-
 def tracker(start: Start, namespace: Namespace, *arguments: str) -> Probe:
     """The tracker, restricted to a namespace; words are probes that run beside it, and options."""
     return start("conntrack", *arguments, "--set", f"probe.conntrack.netns={namespace.path}")
 
 
 def test_every_end_has_its_side_its_owner_and_who_closed_first(
-    probe: Start, here: Namespace, there: Namespace  # noqa: F811
+    probe: Start,
+    here: Namespace,
+    there: Namespace,
 ) -> None:
     running = tracker(probe, here)
     before = here.tcp_counters()
@@ -65,7 +74,8 @@ def pair(namespace: Namespace, backlog: int = 16) -> tuple[socket.socket, socket
 
 
 def test_a_connection_that_was_open_already_is_found_with_its_owner_and_its_figures(
-    probe: Start, here: Namespace  # noqa: F811
+    probe: Start,
+    here: Namespace,
 ) -> None:
     client, server = pair(here)
     client.send(b"x" * 1000)
@@ -80,7 +90,7 @@ def test_a_connection_that_was_open_already_is_found_with_its_owner_and_its_figu
     assert (result["already_open"], result["still_open"], result["opened"]) == (2, 2, 0)
     mine, theirs = (row_of(result, name) for name in names)
     assert (mine["side"], theirs["side"]) == ("client", "server")
-    assert mine["older"] and theirs["older"]
+    assert (mine["older"], theirs["older"]) == (True, True)
     assert {mine["pid"], theirs["pid"]} == {os.getpid()}
     assert (mine["state"], mine["end"], mine["closed_by"]) == ("established", "open", "nobody")
     assert (mine["bytes_acked"], theirs["bytes_received"]) == (1501, 1500)  # a SYN is acknowledged like a byte
@@ -89,7 +99,8 @@ def test_a_connection_that_was_open_already_is_found_with_its_owner_and_its_figu
 
 
 def test_a_connection_that_was_open_already_ends_in_the_same_way_as_others(
-    probe: Start, here: Namespace  # noqa: F811
+    probe: Start,
+    here: Namespace,
 ) -> None:
     client, server = pair(here)
     names = client.getsockname(), server.getsockname()
@@ -102,7 +113,7 @@ def test_a_connection_that_was_open_already_ends_in_the_same_way_as_others(
     assert result["already_open"] == result["closed"] == 2
 
 
-def test_latency_and_conntrack_call_a_connection_by_the_same_id(probe: Start, here: Namespace) -> None:  # noqa: F811
+def test_latency_and_conntrack_call_a_connection_by_the_same_id(probe: Start, here: Namespace) -> None:
     older = pair(here)
     running = tracker(probe, here, "latency")
     younger = pair(here)
@@ -125,11 +136,17 @@ def test_latency_and_conntrack_call_a_connection_by_the_same_id(probe: Start, he
 
 
 def test_a_syn_that_had_to_be_sent_again_is_counted_and_the_time_is_all_of_it(
-    probe: Start, here: Namespace, there: Namespace  # noqa: F811
+    probe: Start,
+    here: Namespace,
+    there: Namespace,
 ) -> None:
     with delayed(here, there, 0.01) as (_, address), there.listen(address) as listener:
         drop = ["nft", "add rule ip t in tcp flags syn numgen inc mod 2 0 drop"]
-        for line in (["nft", "add table ip t"], ["nft", "add chain ip t in { type filter hook input priority 0; }"], drop):
+        for line in (
+            ["nft", "add table ip t"],
+            ["nft", "add chain ip t in { type filter hook input priority 0; }"],
+            drop,
+        ):
             subprocess.run(["ip", "netns", "exec", there.name, *line], check=True)
         running = tracker(probe, here)
         client = here.socket()
@@ -143,7 +160,9 @@ def test_a_syn_that_had_to_be_sent_again_is_counted_and_the_time_is_all_of_it(
 
 
 def test_a_syn_ack_that_had_to_be_sent_again_is_counted_and_the_time_is_all_of_it(
-    probe: Start, here: Namespace, there: Namespace  # noqa: F811
+    probe: Start,
+    here: Namespace,
+    there: Namespace,
 ) -> None:
     with delayed(here, there, 0.01) as (_, address), there.listen(address) as listener:
         rule = "add rule ip t in tcp flags syn,ack / syn,ack numgen inc mod 2 0 drop"
@@ -162,7 +181,9 @@ def test_a_syn_ack_that_had_to_be_sent_again_is_counted_and_the_time_is_all_of_i
 
 
 def test_data_that_comes_after_a_close_is_answered_by_a_reset_when_the_socket_is_gone(
-    probe: Start, here: Namespace, there: Namespace  # noqa: F811
+    probe: Start,
+    here: Namespace,
+    there: Namespace,
 ) -> None:
     with delayed(here, there, 0.05) as (_, address), there.listen(address) as listener:
         running = tracker(probe, here)
@@ -181,7 +202,8 @@ def test_data_that_comes_after_a_close_is_answered_by_a_reset_when_the_socket_is
 
 
 def test_a_connect_that_finds_no_port_has_failed_and_was_not_opened(
-    probe: Start, here: Namespace  # noqa: F811
+    probe: Start,
+    here: Namespace,
 ) -> None:
     here.sysctl(ip_local_port_range="20000 20001")
     running = tracker(probe, here)
@@ -201,7 +223,9 @@ def test_a_connect_that_finds_no_port_has_failed_and_was_not_opened(
 
 @pytest.mark.parametrize("late", [True, False])
 def test_connections_that_wait_to_be_accepted_are_found_and_timed(
-    probe: Start, here: Namespace, late: bool  # noqa: F811
+    probe: Start,
+    here: Namespace,
+    late: bool,
 ) -> None:
     running = tracker(probe, here)
     with here.listen() as listener:
@@ -225,8 +249,12 @@ def test_connections_that_wait_to_be_accepted_are_found_and_timed(
     assert [row["finding"] for row in result["findings"].values()] == ["server's pool too small"] * late
 
 
-def test_netfilters_table_is_read_where_connections_are_tracked(probe: Start, here: Namespace) -> None:  # noqa: F811
-    for line in ("add table ip t", "add chain ip t c { type filter hook output priority 0; }", "add rule ip t c ct state new"):
+def test_netfilters_table_is_read_where_connections_are_tracked(probe: Start, here: Namespace) -> None:
+    for line in (
+        "add table ip t",
+        "add chain ip t c { type filter hook output priority 0; }",
+        "add rule ip t c ct state new",
+    ):
         subprocess.run(["ip", "netns", "exec", here.name, "nft", line], check=True)
     running = tracker(probe, here)
     ends = pair(here)
@@ -243,7 +271,9 @@ def test_netfilters_table_is_read_where_connections_are_tracked(probe: Start, he
 
 
 def test_only_the_namespace_that_is_asked_for_is_looked_at(
-    probe: Start, here: Namespace, there: Namespace  # noqa: F811
+    probe: Start,
+    here: Namespace,
+    there: Namespace,
 ) -> None:
     running = tracker(probe, here)
     ends = [*pair(here), *pair(there)]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import re
 import signal
 import socket
@@ -11,12 +10,11 @@ import subprocess
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from tests.kernel.lives import KINDS, assert_balanced, differences, live_and_die
-from tests.kernel.netlab import Capture, Namespace, delayed, running
+from tests.kernel.netlab import Capture, Namespace, delayed
 
 from .conftest import Probe
 
@@ -56,23 +54,21 @@ def test_ten_thousand_connections_end_in_every_way(probe: Start, here: Namespace
 def test_handshakes_take_as_long_as_the_packets_say(probe: Start, here: Namespace, there: Namespace) -> None:
     with delayed(here, there, DELAY) as (_, address), there.listen(address) as listener:
         both = probe("conntrack")
-        with Capture(here, "delayed") as ours, Capture(there, "delayed") as theirs:
+        with Capture(here, "delayed") as sent, Capture(there, "delayed") as received:
             for _ in range(40):
                 with here.socket() as client:
                     client.connect(listener.getsockname())
                     listener.accept()[0].close()
         result = both.result()
-    client = {
-        (int(row["source"].rpartition(":")[2]), int(row["destination"].rpartition(":")[2])): row["handshake_us"]
-        for row in result["connections"].values()
-        if row["destination"].startswith("10.97.0.2:") and row["side"] == "client"
-    }
-    server = {
-        (int(row["source"].rpartition(":")[2]), int(row["destination"].rpartition(":")[2])): row["handshake_us"]
-        for row in result["connections"].values()
-        if row["source"].startswith("10.97.0.2:") and row["side"] == "server"
-    }
-    for measured, packets in ((client, ours.between(SYN, SYN_ACK)), (server, theirs.between(SYN_ACK, ACK))):
+    mine, theirs = (
+        {
+            tuple(int(row[end].rpartition(":")[2]) for end in ("source", "destination")): row["handshake_us"]
+            for row in result["connections"].values()
+            if row[peer].startswith("10.97.0.2:")
+        }
+        for peer in ("destination", "source")
+    )
+    for measured, packets in ((mine, sent.between(SYN, SYN_ACK)), (theirs, received.between(SYN_ACK, ACK))):
         assert len(packets) == len(measured) == 40
         for ports, took in packets.items():
             assert took > 2 * DELAY * 1e6
@@ -141,7 +137,9 @@ def redis_inside(here: Namespace, tmp_path: Path) -> Iterator[int]:
     program = tmp_path / "redis-server"
     program.symlink_to("/usr/bin/redis-check-rdb")
     command = ["ip", "netns", "exec", here.name, str(program), "--port", "7379", "--bind", "127.0.0.1", "--save", ""]
-    with subprocess.Popen([*command, "--dir", str(tmp_path), "--tcp-backlog", "512"], stdout=subprocess.DEVNULL) as server:
+    with subprocess.Popen(
+        [*command, "--dir", str(tmp_path), "--tcp-backlog", "512"], stdout=subprocess.DEVNULL
+    ) as server:
         try:
             while not answers(here, 7379):
                 time.sleep(0.05)
@@ -190,7 +188,20 @@ def test_a_hundred_thousand_connections_are_counted_and_the_memory_is_bounded(
         probe, here, "--set", "probe.conntrack.max_closed=20000", "--set", "probe.conntrack.max_connections=512"
     )
     held = [here.do(lambda: socket.create_connection(("127.0.0.1", redis_inside))) for _ in range(400)]
-    command = ["redis-benchmark", "-p", str(redis_inside), "-k", "0", "-c", "20", "-n", "100000", "-t", "ping_inline", "-q"]
+    command = [
+        "redis-benchmark",
+        "-p",
+        str(redis_inside),
+        "-k",
+        "0",
+        "-c",
+        "20",
+        "-n",
+        "100000",
+        "-t",
+        "ping_inline",
+        "-q",
+    ]
     subprocess.run(["ip", "netns", "exec", here.name, *command], check=True, stdout=subprocess.DEVNULL)
     status = Path(f"/proc/{tracking.pid}/status").read_text()
     after = here.tcp_counters()

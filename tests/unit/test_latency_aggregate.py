@@ -67,7 +67,7 @@ def _endpoint(
 
 def _connection(
     latencies: Iterable[int] = (1_000,), socket: int = 1, wait: int = 0, sent: int = 0, received: int = 0,
-    retransmits: int = 0, unsplit: int = 0, pid: int = 7, srtt_us: int = 0, **endpoint: Any,
+    retransmits: int = 0, unsplit: int = 0, pid: int = 7, srtt_us: int = 0, id: int = 0, **endpoint: Any,  # noqa: A002
 ) -> Array:  # fmt: skip
     values = list(latencies)
     squares = sum(value * value for value in values)
@@ -76,7 +76,7 @@ def _connection(
         "socket": socket, "events": len(values), "sum": sum(values), "min": min(values, default=0),
         "max": max(values, default=0), "square_low": squares & (1 << 64) - 1, "square_high": squares >> 64,
         "wait": wait, "sent": sent, "received": received, "retransmits": retransmits, "unsplit": unsplit, "pid": pid,
-        "srtt_us": srtt_us,
+        "srtt_us": srtt_us, "id": id,
     }.items():  # fmt: skip
         row[name] = value
     row["endpoint"] = _endpoint(**endpoint)
@@ -126,7 +126,7 @@ def test_an_open_connection_is_listed_with_its_figures() -> None:
     latencies = [100_000, 250_000, 400_000]
     _feed(
         aggregator, "connections",
-        _connection(latencies, wait=30_000, sent=300, received=9_000, retransmits=2, pid=7, srtt_us=55, id=0x1_00000002),
+        _connection(latencies, wait=30_000, sent=300, received=9_000, retransmits=2, pid=7, srtt_us=55, id=2**32 + 2),
     )  # fmt: skip
     aggregator.update(_columns("owners", np.array([(7, (b"curl",))], _OWNER)))
     (row,) = _listed(aggregator)
