@@ -3,8 +3,8 @@
  *
  * A record is made when the socket leaves TCP_CLOSE for SYN_SENT, or is born in SYN_RECV; it has ended when the socket
  * is in TCP_CLOSE again, and is handed over when the socket is destroyed: a reset that ends a connection is sent after
- * the state has changed. Programs run under the socket's lock, or before anybody else knows the socket, so that a record
- * has one writer at a time.
+ * the state has changed. Programs run under the socket's lock, or before anybody else knows the socket, so that a
+ * record has one writer at a time.
  *
  * Defined by the plan (probekit_conntrack/attach.py): MAX_CONNECTIONS, CLOSED_PAGES, CLOSED_WAKE, LATE_PAGES,
  * HANDSHAKES; the enums of values.py: SIDE_*, ORIGIN_*, END_*, CLOSER_*.
@@ -360,7 +360,7 @@ int state_btf(u64 *ctx) {
   if (!tp || new == TCP_LISTEN || (old == TCP_LISTEN && new != TCP_SYN_RECV) || !wanted(sk))
     return 0;
   c = find(sk);
-  if (new == TCP_SYN_SENT || (new == TCP_SYN_RECV && old == TCP_LISTEN)) {
+  if (new == TCP_SYN_SENT || (new == TCP_SYN_RECV &&old == TCP_LISTEN)) {
     if (c) /* it is used for another connection, or its death was missed and its address is used again */
       forget(c);
     c = add(sk, new == TCP_SYN_SENT ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, new);

@@ -7,6 +7,7 @@ import itertools
 import os
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -24,6 +25,7 @@ _NUMBER = itertools.count()
 _TUNSETIFF = 0x400454CA
 _IFF_TUN_NO_PI = 0x1001
 _SO_TIMESTAMPNS = 35
+_TUN = Path("/dev/net/tun")
 HERE = Path(__file__).parent
 
 Result = TypeVar("Result")
@@ -103,7 +105,12 @@ def delayed(here: Namespace, there: Namespace, seconds: float) -> Iterator[tuple
 
 
 def _tun() -> int:
-    end = os.open("/dev/net/tun", os.O_RDWR | os.O_NONBLOCK)
+    if not _TUN.exists():  # nobody loads the module in a virtual machine
+        subprocess.run(["modprobe", "tun"], check=True)
+        _TUN.parent.mkdir(exist_ok=True)
+        if not _TUN.exists():
+            os.mknod(_TUN, stat.S_IFCHR | 0o600, os.makedev(10, 200))
+    end = os.open(_TUN, os.O_RDWR | os.O_NONBLOCK)
     fcntl.ioctl(end, _TUNSETIFF, struct.pack("16sH", b"delayed", _IFF_TUN_NO_PI))
     os.set_inheritable(end, True)
     return end
