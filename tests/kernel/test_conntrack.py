@@ -282,3 +282,19 @@ def test_only_the_namespace_that_is_asked_for_is_looked_at(
     result = running.result()
     assert {row["netns"] for row in result["connections"].values()} == {here.path.stat().st_ino}
     assert result["opened"] == 2
+
+
+def test_ipv6_connections_and_those_mapped_from_ipv4(probe: Start, here: Namespace) -> None:
+    running = tracker(probe, here)
+    server = here.do(lambda: socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+    port = server.getsockname()[1]
+    for address in ("::1", "127.0.0.1"):
+        client = here.do(lambda address=address: socket.create_connection((address, port)))  # type: ignore[misc]
+        accepted = server.accept()[0]
+        client.close()
+        accepted.close()
+    server.close()
+    rows = running.result()["connections"].values()
+    assert {row["destination"] for row in rows if row["side"] == "client"} == {f"[::1]:{port}", f"127.0.0.1:{port}"}
+    assert {row["source"] for row in rows if row["side"] == "server"} == {f"[::1]:{port}", f"127.0.0.1:{port}"}
+    assert len({row["id"] for row in rows}) == 2

@@ -1,15 +1,18 @@
 from __future__ import annotations
 
 import errno
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
 from probekit import Column, Columns, Figures, Table
+from probekit.errors import InputError
 from probekit.model import Array
 from probekit_conntrack import findings as rules
 from probekit_conntrack.aggregate import ConntrackAggregator
+from probekit_conntrack.attach import namespace_number
 from probekit_conntrack.config import ConntrackConfig
 from probekit_conntrack.findings import Evidence, findings
 from probekit_conntrack.netfilter import Netfilter
@@ -299,3 +302,10 @@ def test_times_and_names_of_a_row() -> None:
     assert (row["established_us"], row["fin_wait1_us"], row["last_ack_us"]) == (5.0, 7.0, 0.0)
     assert (row["end"], row["error"], row["state"]) == ("rst_received", "ECONNRESET", "close")
     assert np.isnan(row["min_rtt_us"])
+
+
+def test_a_namespace_is_called_by_its_name_or_a_path() -> None:
+    assert namespace_number("") == 0
+    assert namespace_number("/proc/self/ns/net") == Path("/proc/self/ns/net").stat().st_ino
+    with pytest.raises(InputError, match="/run/netns/nobody has it: No such file"):
+        namespace_number("nobody has it")
