@@ -78,8 +78,10 @@ class ConntrackAggregator:
         """The figures as they are now."""
         self._compact()
         self._drop_those_that_left()
-        moment = Moment(self._began, time.monotonic_ns())
         rows = np.concatenate([self._open, self._closed])
+        # programs are attached a moment before there is an aggregator
+        self._began = min(self._began, int(rows["began"].min(initial=self._began)))
+        moment = Moment(self._began, time.monotonic_ns())
         pools = Pools.of(rows, moment, self._requests)
         tracked = self._netfilter()
         evidence = Evidence(pools, self._ports(rows), tracked)

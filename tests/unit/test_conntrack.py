@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import time
 from pathlib import Path
 from typing import Any
 
@@ -261,6 +262,17 @@ def test_a_late_reset_changes_how_a_closed_connection_ended() -> None:
     feed(tracker, "closed", connections(1))
     feed(tracker, "late", np.array([(1, 3 * SECOND)], [("socket", "u8"), ("time", "u8")]))
     assert tracker.snapshot().summary["ends"]["rst_sent"] == 1
+
+
+def test_what_was_born_before_there_was_an_aggregator_was_born_in_the_run() -> None:
+    tracker = aggregator()
+    now = time.monotonic_ns()
+    early = {"began": now - 9 * SECOND, "established": now - 8 * SECOND, "ended": now - 7 * SECOND}
+    feed(tracker, "closed", connections(3, **early))
+    services = {column.name: column.values.tolist() for column in tracker.snapshot().tables[1].columns}
+    assert services["open_max"] == [3]
+    assert services["open_avg"] == [pytest.approx(3 / 9, rel=0.1)]
+    assert services["opened_per_s"] == [pytest.approx(3 / 9, rel=0.1)]
 
 
 def test_requests_are_joined_by_id_and_side() -> None:
