@@ -18,8 +18,8 @@
 #include "histogram.h"
 #include "moments.h"
 #include "programs.h"
+#include "socket.h"
 
-#define FAMILY_IPV6 10
 #define TCP_DATA_OFFSET 12 /* of the byte in struct tcphdr that has the header's length */
 
 /* States in which data goes to and fro, at least one way. */
@@ -30,10 +30,7 @@
 #define UNTIMED 1 /* in place of a time: it happened, but this exchange is sampled out or the time was not seen */
 
 struct endpoint {
-  u8 local[16]; /* IPv4 as v4-mapped IPv6 */
-  u8 remote[16];
-  u16 local_port; /* both in host order */
-  u16 remote_port;
+  struct addresses addresses;
   u8 side;
   u8 origin;
   u8 end;
@@ -58,6 +55,7 @@ struct connection {
   struct endpoint endpoint;
   u64 sent;
   u64 received;
+  u64 id;
   u32 srtt_us;
   u32 retransmits;
 };
@@ -315,26 +313,6 @@ static __always_inline u32 choose(u32 first, u32 second, u32 home) {
   return first_free >= second_free ? in_first : in_second;
 }
 
-/* What does not change while the connection lives. */
-static __always_inline void identify(struct connection *c, struct sock *sk) {
-  struct sock_common *common = &sk->__sk_common;
-  u16 family = 0, port = 0;
-
-  bpf_probe_read_kernel(&family, sizeof(family), &common->skc_family);
-  bpf_probe_read_kernel(&c->endpoint.local_port, sizeof(u16), &common->skc_num);
-  bpf_probe_read_kernel(&port, sizeof(port), &common->skc_dport);
-  c->endpoint.remote_port = bpf_ntohs(port);
-  if (family == FAMILY_IPV6) {
-    bpf_probe_read_kernel(c->endpoint.local, 16, &common->skc_v6_rcv_saddr);
-    bpf_probe_read_kernel(c->endpoint.remote, 16, &common->skc_v6_daddr);
-  } else {
-    c->endpoint.local[10] = c->endpoint.local[11] = 0xff;
-    c->endpoint.remote[10] = c->endpoint.remote[11] = 0xff;
-    bpf_probe_read_kernel(&c->endpoint.local[12], 4, &common->skc_rcv_saddr);
-    bpf_probe_read_kernel(&c->endpoint.remote[12], 4, &common->skc_daddr);
-  }
-}
-
 /* There is no compare-and-exchange before 5.12, but who adds one and then reads one is alone. */
 static __always_inline bool try_lock(u64 *lock) {
   __sync_fetch_and_add(lock, 1);
@@ -344,7 +322,7 @@ static __always_inline bool try_lock(u64 *lock) {
   return false;
 }
 
-static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 side, u8 origin) {
+static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 side, u8 origin, bool direct) {
   struct connection *c = connections.lookup(&slot);
   u32 set = slot / WAYS;
   struct set_tags *t = tags.lookup(&set);
@@ -355,7 +333,8 @@ static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 sid
   if (c->socket)
     hand_over(c, END_EVICTED);
   __builtin_memset(c, 0, sizeof(*c));
-  identify(c, sk);
+  read_addresses(&c->endpoint.addresses, sk);
+  c->id = connection_id(sk, side == SIDE_CLIENT, direct);
   c->endpoint.side = side;
   c->endpoint.origin = origin;
   c->used = bpf_ktime_get_ns() >> TICK;
@@ -366,7 +345,7 @@ static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 sid
 }
 
 /* A record for this socket, or NULL where another CPU is changing its sets: the socket's next event tries again. */
-static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origin) {
+static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origin, bool direct) {
   u32 first = set_of(address_of(sk), false), second = set_of(address_of(sk), true);
   u32 first_lock = first % LOCKS, second_lock = second % LOCKS;
   u64 *one = locks.lookup(&first_lock), *two = locks.lookup(&second_lock);
@@ -376,7 +355,7 @@ static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origi
     return NULL;
   if (try_lock(one)) {
     if (one == two || try_lock(two)) {
-      c = fill(choose(first, second, home_of(address_of(sk))), sk, side, origin);
+      c = fill(choose(first, second, home_of(address_of(sk))), sk, side, origin, direct);
       if (one != two)
         __sync_fetch_and_add(two, -1);
     }
@@ -387,15 +366,15 @@ static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origi
   return c;
 }
 
-/* A connection whose birth was not seen. Only a socket that was accepted inherits its listener's backlog. One that is
- * not established yet is going to be born, one that has ended would stay for good. */
+/* A connection whose birth was not seen. One that is not established yet is going to be born, one that has ended would
+ * stay for good. */
 static __always_inline struct connection *add_unseen(struct sock *sk, bool direct) {
   u32 state = 1 << READ(direct, &sk->__sk_common, skc_state);
-  u8 side = READ(direct, sk, sk_max_ack_backlog) ? SIDE_SERVER : SIDE_CLIENT;
+  u8 side = is_accepted(sk, direct) ? SIDE_SERVER : SIDE_CLIENT;
 
   if (!(state & CONNECTED))
     return NULL;
-  return add(sk, side, ORIGIN_UNSEEN);
+  return add(sk, side, ORIGIN_UNSEEN, direct);
 }
 
 /* The process that began the exchange. Programs in softirq must not come here. */
@@ -616,7 +595,7 @@ int state_btf(u64 *ctx) {
     c = find(sk);
     if (c) /* its death was missed and its address is used again */
       forget(c);
-    add(sk, old == TCP_SYN_SENT ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH);
+    add(sk, old == TCP_SYN_SENT ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, true);
   } else if (new == TCP_CLOSE) {
     c = find(sk);
     if (c) {

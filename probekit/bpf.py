@@ -26,6 +26,7 @@ _KINDS = {  # program type, attach type
     Way.KPROBE: (_KPROBE, 0),
     Way.TRACEPOINT: (_TRACING, 23),
     Way.FENTRY: (_TRACING, 24),
+    Way.ITERATOR: (_TRACING, 28),
     Way.FEXIT: (_TRACING, 25),
     Way.XDP_EXIT: (_TRACING, 25),
     Way.XDP: (_XDP, 37),
@@ -35,6 +36,7 @@ _KINDS = {  # program type, attach type
     Way.CGROUP_INGRESS: (_CGROUP_SKB, 0),
 }
 _KPROBE_ENTRY = 0
+_PIPE = 1 << 16
 LOG_INSTRUCTIONS, LOG_WORDS = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS of the kernel's bpf_verifier.h
 _LOG_SIZES = {LOG_INSTRUCTIONS: (1 << 24) - 1, LOG_WORDS: 1 << 16}  # all kernels take up to UINT_MAX >> 8
 _PROG_GET_FD_BY_ID, _LINK_CREATE, _ENABLE_STATS = 13, 28, 32
@@ -144,6 +146,8 @@ def attach(way: Way, program: int, target: str) -> int:
             raise OSError(errno.EOPNOTSUPP, "its kprobes would outlive the process (before 4.17)")
         name = f"probekit_{target}".encode()
         return _call(_library().bpf_attach_kprobe, program, _KPROBE_ENTRY, name, target.encode(), ctypes.c_uint64(0), 0)
+    if way is Way.ITERATOR:
+        return _call(_library().bcc_iter_attach, program, None, 0)
     if _KINDS[way][0] == _TRACING:
         return _call(_library().bpf_raw_tracepoint_open, None, program)
     if way is Way.CGROUP_INGRESS:
@@ -295,6 +299,21 @@ def _attributes(data: bytes) -> Iterator[tuple[int, bytes]]:
             return
         yield kind & 0x3FFF, data[at + 4 : at + length]
         at += (length + 3) & ~3
+
+
+def iterate(link: int) -> None:
+    """Runs an attached iterator over all objects: those of the network namespace of the calling thread."""
+    descriptor = _call(_library().bcc_iter_create, link)
+    try:
+        while os.read(descriptor, _PIPE):  # it writes nothing, but may ask to be read again
+            pass
+    finally:
+        os.close(descriptor)
+
+
+def update(fd: int, key: bytes, value: bytes) -> None:
+    """Sets the value of a map's key."""
+    _call(_library().bpf_update_elem, fd, key, value, ctypes.c_ulonglong(0))
 
 
 def lookup(fd: int, key: bytes, size: int) -> bytes:

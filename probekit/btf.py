@@ -163,17 +163,21 @@ def _sections(btf: bytes) -> tuple[int, int, bytes]:
     return head + type_at, head + type_at + type_size, strings
 
 
-def target_ids(types: Types, functions: Iterable[str], tracepoints: Iterable[str]) -> dict[str, int]:
+def target_ids(
+    types: Types, functions: Iterable[str], tracepoints: Iterable[str], iterators: Iterable[str] = ()
+) -> dict[str, int]:
     """The BTF ids that a program attached to these names has to give.
 
     Args:
         types: The kernel's.
         functions: Names of kernel functions, for fentry.
         tracepoints: Names of raw tracepoints.
+        iterators: Names of kinds of objects that iterators go through.
 
     Returns:
-        `fentry:NAME` or `tracepoint:NAME` -> id, for those that exist.
+        `fentry:NAME`, `tracepoint:NAME` or `iterator:NAME` -> id, for those that exist.
     """
     found = {f"fentry:{name}": types.find(_FUNC, name) for name in functions}
     found |= {f"tracepoint:{name}": types.find(_TYPEDEF, f"btf_trace_{name}") for name in tracepoints}
+    found |= {f"iterator:{name}": types.find(_FUNC, f"bpf_iter_{name}") for name in iterators}
     return {name: numbers[0] for name, numbers in found.items() if numbers}

@@ -8,14 +8,14 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from attrs import define, field
 
 from .config import RunSettings
 from .errors import ExportError, ProbekitError
 from .kernel import KernelFacts
-from .model import Exporter, Snapshot
+from .model import Exporter, Figures, Snapshot
 from .running import Running
 from .stop import Stop
 
@@ -89,36 +89,41 @@ class Measurement:
                 if tick <= time.monotonic() < end:
                     tick += settings.interval
                     for running in self.running:
-                        snapshot = self._snapshot(running, final=False)
-                        if snapshot is not None:
-                            self._export(snapshot)
-                            progress(snapshot)
+                        running.drain()
+                    for snapshot in self._snapshots(final=False):
+                        self._export(snapshot)
+                        progress(snapshot)
         finally:
             collector.end()
         taken = time.time()
         for running in self.running:
+            running.loaded.iterate()
             running.loaded.detach()
         time.sleep(_SETTLE_SECONDS)
         for running in self.running:
-            snapshot = self._snapshot(running, final=True, taken=taken)
-            if snapshot is not None:
-                self._export(snapshot)
+            running.drain()
+        for snapshot in self._snapshots(final=True, taken=taken):
+            self._export(snapshot)
+        for running in self.running:
             self.failures += running.failures
 
-    def _snapshot(self, running: Running, final: bool, taken: float | None = None) -> Snapshot | None:
-        running.drain()
-        figures = running.figures()
-        if figures is None:
-            return None
-        return Snapshot(
-            probe=running.name,
-            started=self.started,
-            taken=taken or time.time(),
-            final=final,
-            kernel=self.kernel.release,
-            attached=running.loaded.attached,
-            figures=figures,
-        )
+    def _snapshots(self, final: bool, taken: float | None = None) -> Iterator[Snapshot]:
+        """One of each probe that has figures; a probe that joins others' with its own comes after them."""
+        beside: dict[str, Figures] = {}
+        for running in sorted(self.running, key=lambda running: running.joins):
+            figures = running.figures(beside)
+            if figures is None:
+                continue
+            beside[running.name] = figures
+            yield Snapshot(
+                probe=running.name,
+                started=self.started,
+                taken=taken or time.time(),
+                final=final,
+                kernel=self.kernel.release,
+                attached=running.loaded.attached,
+                figures=figures,
+            )
 
     def _export(self, snapshot: Snapshot) -> None:
         for exporter in list(self.exporters):

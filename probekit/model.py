@@ -10,7 +10,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, overload, runtime_checkable
 
 from attrs import field, frozen
 
@@ -37,6 +37,7 @@ class Way(str, enum.Enum):
     TCX_EGRESS = "tcx egress"
     NETFILTER = "netfilter"  # a function at hooks of this network namespace
     CGROUP_INGRESS = "cgroup ingress"  # at the sockets of a cgroup and all below
+    ITERATOR = "iterator"  # the kernel calls the program with each of its objects whenever the sources are drained
 
 
 @frozen
@@ -45,8 +46,9 @@ class AttachPoint:
 
     Attributes:
         way: How the program is attached.
-        target: The kernel's name of the function or tracepoint; of XDP and TC the device's; of netfilter
-            FAMILIES/HOOKS/PRIORITY in numbers, with commas between several; of a cgroup its folder, / for the root.
+        target: The kernel's name of the function, tracepoint or kind of object; of XDP and TC the device's; of
+            netfilter FAMILIES/HOOKS/PRIORITY in numbers, with commas between several; of a cgroup its folder, / for the
+            root.
         program: The C function that is attached.
     """
 
@@ -64,12 +66,14 @@ class Observation:
         points: Alternatives; the first one that works on this kernel is taken.
         needed: Without it the probe cannot run; otherwise `without` is what is lost.
         without: What the figures lack where no alternative works.
+        per_namespace: An iterator goes through the objects of one network namespace, and is run in each.
     """
 
     name: str
     points: tuple[AttachPoint, ...]
     needed: bool = True
     without: str = ""
+    per_namespace: bool = False
 
 
 class SourceKind(str, enum.Enum):
@@ -105,6 +109,8 @@ class AttachPlan:
         observations: What to observe.
         sources: Where the data comes from.
         defines: Macros for the compiler.
+        parameters: What is known when the run begins only, and is none of the object's: fields of the only entry of
+            the map `parameters`, all whole numbers.
         include: Folders for `#include "..."`, beside the C file's own and probekit's.
     """
 
@@ -112,6 +118,7 @@ class AttachPlan:
     observations: tuple[Observation, ...]
     sources: tuple[Source, ...]
     defines: Mapping[str, int] = field(factory=dict)
+    parameters: Mapping[str, int] = field(factory=dict)
     include: tuple[Path, ...] = ()
 
     def programs(self) -> tuple[str, ...]:
@@ -393,6 +400,14 @@ class Aggregator(Protocol):
 
     def snapshot(self) -> Figures:
         """The figures as they are now."""
+
+
+@runtime_checkable
+class Joiner(Protocol):
+    """An aggregator that makes more of its figures where other probes run beside it."""
+
+    def join(self, beside: Mapping[str, Figures]) -> None:
+        """Takes the figures of the run's other probes, by name, before each snapshot; those that join are not there."""
 
 
 class Exporter(Protocol):

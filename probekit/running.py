@@ -19,7 +19,7 @@ from .drain import Reader, RingReader, open_reader
 from .errors import ProbekitError
 from .kernel import KernelFacts
 from .load import Loaded
-from .model import Aggregator, Attached, Batch, Columns, Decoder, Deferred, Figures, Table
+from .model import Aggregator, Attached, Batch, Columns, Decoder, Deferred, Figures, Joiner, Table
 from .pipeline import Planned
 from .plugins import AGGREGATORS, PROBES, Blaming, Plugins
 
@@ -82,6 +82,7 @@ class Running:
         What left a table while it was read is in a ring buffer, which is therefore read after it; and before it, so
         that nothing else is.
         """
+        self.loaded.iterate()
         self.collect()
         self.aggregate()
         for reader, decode in self._maps:
@@ -91,9 +92,18 @@ class Running:
         self.collect()
         self.aggregate()
 
-    def figures(self) -> Figures | None:
-        """The probe's figures, with what the core lost; None where it is broken."""
-        figures = None if self.broken else self._of(self._own)
+    @property
+    def joins(self) -> bool:
+        """Whether it wants the figures of the other probes."""
+        return isinstance(self._own.aggregator, Joiner)
+
+    def figures(self, beside: Mapping[str, Figures] = {}) -> Figures | None:
+        """The probe's figures, with what the core lost; None where it is broken.
+
+        Args:
+            beside: Figures of other probes of the run, for one that joins them with its own.
+        """
+        figures = None if self.broken else self._of(self._own, beside)
         if figures is None:
             return None
         for part in list(self._added):
@@ -102,6 +112,8 @@ class Running:
                 figures = joined(figures, part.name, more)
         foreign = sum(reader.foreign for reader, _ in self.rings)
         lost = {**figures.lost, "programs_missed": self.loaded.missed(), "records_undecoded": foreign}
+        if self.loaded.unreached:
+            lost["namespaces_unreached"] = self.loaded.unreached
         return attrs.evolve(figures, lost=lost)
 
     def take(self, decode: Decoder, batch: Batch) -> None:
@@ -123,8 +135,11 @@ class Running:
             except ProbekitError as error:
                 self._leave_out(part, error)
 
-    def _of(self, part: Part) -> Figures | None:
+    def _of(self, part: Part, beside: Mapping[str, Figures] = {}) -> Figures | None:
         try:
+            if isinstance(part.aggregator, Joiner):
+                with part.blaming("join"):
+                    part.aggregator.join(beside)
             with part.blaming("snapshot"):
                 return part.aggregator.snapshot()
         except ProbekitError as error:

@@ -218,6 +218,8 @@ def exported(name: str, *snapshots: Snapshot, **options: Any) -> None:
 class _Nowhere:
     """In place of what is loaded, where nothing is."""
 
+    unreached = 0
+
     def missed(self) -> int:
         return 0
 

@@ -19,7 +19,10 @@ ROW = np.dtype(
         )
     ]
     + [(name, "u1") for name in ("side", "origin", "end")]
-    + [(name, "u8") for name in ("events", "sum", "min", "max", "wait", "unsplit", "sent", "received", "retransmits")]
+    + [
+        (name, "u8")
+        for name in ("events", "sum", "min", "max", "wait", "unsplit", "sent", "received", "retransmits", "id")
+    ]
     + [("squares", "f8"), ("pid", "u4"), ("srtt_us", "u4")]
 )
 

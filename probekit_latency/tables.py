@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probekit import Column, Table
-from probekit.decode import endpoint_text
+from probekit.decode import endpoint_text, identity_text
 from probekit.model import Array
 
 from .values import UNSEEN, End, Origin, Side
@@ -44,6 +44,12 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
             Column("side", _words(Side, sums["side"]), label=True, help="who opened the connection: client or server"),
             Column("pid", np.where(listed, sums["pid"], 0), label=True, help="process that began the last exchange"),
             Column("process", np.where(listed, _names(sums["pid"], owners), ""), label=True, help="its command name"),
+            Column(
+                "id",
+                np.where(listed, identity_text(sums["id"]), ""),
+                label=True,
+                help="the same for all probes and at both ends",
+            ),
             Column("events", sums["events"], total=True, help="requests of a client, services of a server"),
             Column("min_latency_us", sums["min"] / 1e3, help="shortest"),
             Column("avg_latency_us", mean / 1e3, help="average"),

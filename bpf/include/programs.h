@@ -52,7 +52,3 @@ static __always_inline u64 address_of(void *pointer) {
 
 /* Has the compiler describe a type that no map holds; the map itself is never made. */
 #define LAYOUT(name, type) BPF_ARRAY(name##_layout, type, 1)
-
-static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk, bool direct) {
-  return direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
-}

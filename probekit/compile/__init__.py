@@ -138,6 +138,7 @@ def _targets(plan: AttachPlan) -> dict[str, list[str]]:
     return {
         "functions": sorted({point.target for point in points if point.way in (Way.FENTRY, Way.FEXIT)}),
         "tracepoints": sorted({point.target for point in points if point.way is Way.TRACEPOINT}),
+        "iterators": sorted({point.target for point in points if point.way is Way.ITERATOR}),
     }
 
 

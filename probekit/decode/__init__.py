@@ -1,4 +1,4 @@
-"""Helpers for decoders: addresses. Stage 7.
+"""Helpers for decoders: addresses, identities. Stage 7.
 
 A decoder is a function that a probe returns from `probekit_decode`; these are the pieces that probes share.
 """
@@ -58,6 +58,15 @@ def endpoint_text(addresses: Array, ports: Array) -> Array:
     """
     hosts = [f"[{host}]" if ":" in host else host for host in address_text(addresses).tolist()]
     return np.array([f"{host}:{port}" for host, port in zip(hosts, ports.tolist(), strict=True)], dtype=np.str_)
+
+
+def identity_text(identities: Array) -> Array:
+    """`3f2a9c01-77b1e0aa` for each connection: its first sequence numbers, the client's first; empty where unknown.
+
+    Args:
+        identities: Shape (n,), as `connection_id` in bpf/include/socket.h makes them.
+    """
+    return np.array([f"{i >> 32:08x}-{i & 0xFFFFFFFF:08x}" if i else "" for i in identities.tolist()], dtype=np.str_)
 
 
 def text(values: Array) -> Array:

@@ -61,7 +61,7 @@ def _summary(snapshot: Snapshot) -> str:
     parts = [f"{snapshot.taken - snapshot.started:.1f} s"]
     for name, value in snapshot.figures.summary.items():
         if isinstance(value, dict):
-            parts += [f"{key} {count:,}" for key, count in value.items()]
+            parts += [f"{key} {count:,}" for key, count in value.items() if count]
         elif not isinstance(value, str) and value and name != "total_events":
             parts.append(f"{name.replace('_', ' ')} {value:,}")
     return " · ".join(parts)

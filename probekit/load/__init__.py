@@ -7,24 +7,29 @@ detaches and frees all of it.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import socket
 import struct
+import sys
 import textwrap
 from contextlib import ExitStack
 from types import TracebackType
 
-from .. import bpf
+from .. import bpf, namespaces
 from ..errors import AttachError, LoadError, VerifierError
 from ..kernel import PRIVILEGES, KernelFacts
-from ..model import LAYOUT, Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Refusal, Way
+from ..model import LAYOUT, Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Observation, Refusal, Way
 from . import verifier
 
 _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
 _REFUSED = "the kernel refuses the program"
-_NAMED = {Way.TRACEPOINT: "tracepoint", Way.FENTRY: "fentry", Way.FEXIT: "fentry"}  # what their targets' ids go by
+_NAMED = {  # what their targets' ids go by
+    Way.TRACEPOINT: "tracepoint", Way.FENTRY: "fentry", Way.FEXIT: "fentry", Way.ITERATOR: "iterator",
+}  # fmt: skip
+_KINDS = {"tracepoint": "tracepoint", "fentry": "function", "iterator": "iterator"}
 _OF_DEVICE = (Way.XDP, Way.XDP_EXIT, Way.TCX_INGRESS, Way.TCX_EGRESS)
 
 
@@ -35,6 +40,7 @@ class Loaded:
         maps: Live maps by name.
         attached: How each observation was attached, in the plan's order.
         programs: Descriptors of the attached programs.
+        unreached: Network namespaces that the last run of the iterators could not enter.
     """
 
     def __init__(self, compiled: Object, plan: AttachPlan, kernel: KernelFacts) -> None:
@@ -45,6 +51,8 @@ class Loaded:
         self._plan = plan
         self._kernel = kernel
         self._forbidden: dict[Way, str] = {}
+        self._iterators: list[tuple[int, bool]] = []
+        self.unreached = 0
         self._links = ExitStack()
         self._descriptors = ExitStack()
 
@@ -59,6 +67,7 @@ class Loaded:
             for spec in self._compiled.maps:
                 if spec.name not in layouts:
                     self.maps[spec.name] = self._make_map(spec, layouts.get(spec.name + LAYOUT, spec))
+            self._set_parameters()
         except BaseException:
             self._descriptors.close()
             raise
@@ -77,10 +86,26 @@ class Loaded:
         Raises:
             AttachError: Something needed cannot be observed here; it names every way and the reason against it.
         """
-        self.attached = tuple(self._attach(o.name, o.points, o.needed, o.without) for o in self._plan.observations)
+        self.attached = tuple(self._attach(observation) for observation in self._plan.observations)
+        self.iterate()
+
+    def iterate(self) -> None:
+        """Runs the attached iterators, those of the plan's order one after the other."""
+        self.unreached = 0
+        everywhere = namespaces.everywhere() if any(each for _, each in self._iterators) else {}
+        for link, per_namespace in self._iterators:
+            if not per_namespace:
+                bpf.iterate(link)
+                continue
+            for path in everywhere.values():
+                try:
+                    namespaces.inside(path, functools.partial(bpf.iterate, link))
+                except OSError:
+                    self.unreached += path.exists()
 
     def detach(self) -> None:
         """Detaches all programs; the maps stay readable."""
+        self._iterators.clear()
         self._links.close()
 
     def missed(self) -> int:
@@ -100,23 +125,39 @@ class Loaded:
         self._descriptors.callback(os.close, fd)
         return LiveMap(spec, fd, layout.value)
 
-    def _attach(self, name: str, points: tuple[AttachPoint, ...], needed: bool, without: str) -> Attached:
+    def _set_parameters(self) -> None:
+        """Fills the map `parameters`, whose fields are whole numbers."""
+        if not self._plan.parameters:
+            return
+        live = self.maps["parameters"]
+        value = bytearray(live.spec.value_size)
+        for name, layout, offset in zip(*(live.value[part] for part in ("names", "formats", "offsets")), strict=True):
+            size = int(layout[2:])
+            value[offset : offset + size] = self._plan.parameters[name].to_bytes(size, sys.byteorder)
+        bpf.update(live.fd, bytes(live.spec.key_size), bytes(value))
+
+    def _attach(self, observation: Observation) -> Attached:
         refused: list[Refusal] = []
-        for point in points:
-            reason = self.try_point(point)
+        for point in observation.points:
+            reason = self.try_point(point, observation.per_namespace)
             if reason is None:
-                return Attached(name, point, tuple(refused))
+                return Attached(observation.name, point, tuple(refused))
             refused.append(Refusal(point, reason))
-        if needed:
+        if observation.needed:
             ways = "\n".join(
                 textwrap.indent(f"{r.point.way.value} {r.point.target}: {r.reason}", "  ") for r in refused
             )
             kind = VerifierError if any(r.reason.startswith(_REFUSED) for r in refused) else AttachError
-            raise kind(f"{name} cannot be observed on this kernel:\n{ways}", _privileges(self._kernel))
-        return Attached(name, None, tuple(refused))
+            raise kind(f"{observation.name} cannot be observed on this kernel:\n{ways}", _privileges(self._kernel))
+        return Attached(observation.name, None, tuple(refused))
 
-    def try_point(self, point: AttachPoint) -> str | None:
-        """Attaches one program; the reason where the kernel does not take it."""
+    def try_point(self, point: AttachPoint, per_namespace: bool = False) -> str | None:
+        """Attaches one program; the reason where the kernel does not take it.
+
+        Args:
+            point: What to attach.
+            per_namespace: Of an iterator: it is going to be run in each network namespace.
+        """
         if point.way in self._forbidden:
             return self._forbidden[point.way]
         target = of_program = 0
@@ -126,8 +167,7 @@ class Loaded:
         elif point.way in _NAMED:
             target = self._compiled.targets.get(f"{_NAMED[point.way]}:{point.target}", 0)
             if not target:
-                what = "tracepoint" if point.way is Way.TRACEPOINT else "function"
-                return f"this kernel has no such {what}"
+                return f"this kernel has no such {_KINDS[_NAMED[point.way]]}"
         elif point.way in _OF_DEVICE:
             self._find_device(point.target)
         if point.way is Way.XDP_EXIT:
@@ -136,7 +176,7 @@ class Loaded:
             except OSError as error:
                 return f"{error.strerror}"
         try:
-            return self._load_and_attach(point, target, of_program)
+            return self._load_and_attach(point, target, of_program, per_namespace)
         finally:
             if of_program:
                 os.close(of_program)
@@ -152,7 +192,7 @@ class Loaded:
         except OSError:
             raise AttachError(f"there is no device {name} in this network namespace", "`ip link` lists them") from None
 
-    def _load_and_attach(self, point: AttachPoint, target: int, of_program: int) -> str | None:
+    def _load_and_attach(self, point: AttachPoint, target: int, of_program: int, per_namespace: bool) -> str | None:
         code = self._patched(self._compiled.programs[point.program])
         try:
             program, _ = bpf.load_program(point.way, point.program, code, target, of_program)
@@ -174,6 +214,8 @@ class Loaded:
         self._descriptors.callback(os.close, program)
         for link in links:
             self._links.callback(os.close, link)
+        if point.way is Way.ITERATOR:
+            self._iterators += [(link, per_namespace) for link in links]
         return None
 
     def _refusal(self, point: AttachPoint, code: bytes, target: int, of_program: int, error: OSError) -> str:

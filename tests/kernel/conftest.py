@@ -99,7 +99,7 @@ class LiveProbe:
 
     def slots(self, port: int) -> Array:
         """Numbers of the live slots of connections from or to a port, also those without an exchange."""
-        ports = self._slots["endpoint"]
+        ports = self._slots["endpoint"]["addresses"]
         mine = (ports["local_port"] == port) | (ports["remote_port"] == port)
         return np.flatnonzero(mine & (self._slots["socket"] != 0))
 

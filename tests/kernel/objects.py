@@ -19,4 +19,7 @@ def _latency() -> Iterator[dict[str, Any]]:
         yield {"attach": way, **EVENTS}
 
 
-OBJECTS: list[tuple[str, dict[str, Any]]] = [("latency", options) for options in _latency()]
+OBJECTS: list[tuple[str, dict[str, Any]]] = [
+    *(("latency", options) for options in _latency()),
+    ("conntrack", {}),
+]

@@ -81,7 +81,9 @@ def test_map_full(small: LiveProbe, small_pair: Callable[[], Pair]) -> None:
 def test_outliers(small: LiveProbe, small_pair: Callable[[], Pair]) -> None:
     ends, before = small_pair(), small.result()
     ends.request()
-    (client,) = (n for n in small.slots(ends.port) if small.records["endpoint"]["local_port"][n] == ends.port)
+    (client,) = (
+        n for n in small.slots(ends.port) if small.records["endpoint"]["addresses"]["local_port"][n] == ends.port
+    )
     small.records["start"][client] -= 2 * 10**9  # two seconds ago
     ends.respond()
     assert small.result()["lost"]["outliers"] == before["lost"]["outliers"] + 1

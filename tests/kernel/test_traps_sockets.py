@@ -141,7 +141,9 @@ def test_unix_sockets_and_udp_left_out(probe: LiveProbe) -> None:
         assert [len(probe.slots(port)) for port in ports] == [0, 0, 0, 0]
         live = probe.records[probe.records["socket"] != 0]
         assert not (live["pid"] == silent.pid).any()
-        assert not (live["endpoint"]["local_port"] == 0).any()  # what is no TCP socket has none where it is read
+        assert not (
+            live["endpoint"]["addresses"]["local_port"] == 0
+        ).any()  # what is no TCP socket has none where it is read
         assert not [row for row in probe.result()["connections"].values() if row["pid"] == silent.pid]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -31,13 +32,13 @@ def _root() -> None:
 
 
 class Probe:
-    """`probekit run` in the background, from the moment that it measures."""
+    """`probekit run` in the background, from the moment that it measures; its result is that of the first probe."""
 
     def __init__(self, folder: Path, arguments: tuple[str, ...]) -> None:
-        self.path = folder / "result.json"
+        self.path = folder / f"{arguments[0]}.json"
         self._messages = (folder / "messages").open("w+")
         self._process = subprocess.Popen(
-            [PROBEKIT, "run", *arguments, "--export", f"json:{self.path}"],
+            [PROBEKIT, "run", *arguments, "--export", f"json:{folder}/{{probe}}.json"],
             stdout=subprocess.DEVNULL,
             stderr=self._messages,
         )
@@ -71,20 +72,29 @@ class Probe:
         self._messages.close()
 
 
-@pytest.fixture
-def probe(tmp_path: Path) -> Iterator[Callable[..., Probe]]:
-    """Starts a run; it is over with the test at the latest."""
+@contextlib.contextmanager
+def starting(folder: Path) -> Iterator[Callable[..., Probe]]:
+    """A function that starts a run, which is over with the block at the latest."""
     started: list[Probe] = []
 
     def start(*arguments: str) -> Probe:
-        folder = tmp_path / f"probe{len(started)}"
-        folder.mkdir()
-        started.append(Probe(folder, arguments))
+        place = folder / f"probe{len(started)}"
+        place.mkdir()
+        started.append(Probe(place, arguments))
         return started[-1]
 
-    yield start
-    for running in started:
-        running.close()
+    try:
+        yield start
+    finally:
+        for running in started:
+            running.close()
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Iterator[Callable[..., Probe]]:
+    """Starts a run; it is over with the test at the latest."""
+    with starting(tmp_path) as start:
+        yield start
 
 
 def free_port() -> int:

@@ -78,6 +78,13 @@ def test_functions_and_tracepoints_are_found_behind_every_kind_of_type() -> None
     }
 
 
+def test_iterators_are_functions_of_a_name_of_their_own() -> None:
+    blob = _Blob()
+    blob.add(_FUNC, "tcp")
+    there = blob.add(_FUNC, "bpf_iter_tcp")
+    assert target_ids(Types(blob.pack()), [], [], ["tcp", "udp"]) == {"iterator:tcp": there}
+
+
 def test_names_that_are_absent_are_left_out() -> None:
     blob = _Blob()
     there = blob.add(_FUNC, "tcp_sendmsg")

@@ -27,7 +27,7 @@ _ENDPOINT = np.dtype(
     + [(name, "u1") for name in ("side", "origin", "end", "more")]
 )
 _CONNECTION = np.dtype(
-    [(name, "u8") for name in ("socket", "start", "ready")]
+    [(name, "u8") for name in ("socket", "start", "ready", "id")]
     + [(name, "u4") for name in ("pid", "used", "square_high", "unsplit")]
     + [(name, "u8") for name in ("events", "sum", "min", "max", "square_low", "wait")]
     + [("endpoint", _ENDPOINT), ("sent", "u8"), ("received", "u8"), ("srtt_us", "u4"), ("retransmits", "u4")]
@@ -67,7 +67,7 @@ def _endpoint(
 
 def _connection(
     latencies: Iterable[int] = (1_000,), socket: int = 1, wait: int = 0, sent: int = 0, received: int = 0,
-    retransmits: int = 0, unsplit: int = 0, pid: int = 7, srtt_us: int = 0, **endpoint: Any,
+    retransmits: int = 0, unsplit: int = 0, pid: int = 7, srtt_us: int = 0, id: int = 0, **endpoint: Any,  # noqa: A002
 ) -> Array:  # fmt: skip
     values = list(latencies)
     squares = sum(value * value for value in values)
@@ -76,7 +76,7 @@ def _connection(
         "socket": socket, "events": len(values), "sum": sum(values), "min": min(values, default=0),
         "max": max(values, default=0), "square_low": squares & (1 << 64) - 1, "square_high": squares >> 64,
         "wait": wait, "sent": sent, "received": received, "retransmits": retransmits, "unsplit": unsplit, "pid": pid,
-        "srtt_us": srtt_us,
+        "srtt_us": srtt_us, "id": id,
     }.items():  # fmt: skip
         row[name] = value
     row["endpoint"] = _endpoint(**endpoint)
@@ -126,7 +126,7 @@ def test_an_open_connection_is_listed_with_its_figures() -> None:
     latencies = [100_000, 250_000, 400_000]
     _feed(
         aggregator, "connections",
-        _connection(latencies, wait=30_000, sent=300, received=9_000, retransmits=2, pid=7, srtt_us=55),
+        _connection(latencies, wait=30_000, sent=300, received=9_000, retransmits=2, pid=7, srtt_us=55, id=2**32 + 2),
     )  # fmt: skip
     aggregator.update(_columns("owners", np.array([(7, (b"curl",))], _OWNER)))
     (row,) = _listed(aggregator)
@@ -136,6 +136,7 @@ def test_an_open_connection_is_listed_with_its_figures() -> None:
         "side": "client",
         "pid": 7,
         "process": "curl",
+        "id": "00000001-00000002",
         "events": 3,
         "min_latency_us": 100.0,
         "avg_latency_us": 250.0,

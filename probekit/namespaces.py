@@ -1,0 +1,85 @@
+"""Network namespaces: which there are, and doing something inside of one.
+
+What the kernel shows of sockets and of their settings is that of the network namespace of whoever asks.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+OWN = Path("/proc/self/ns/net")
+_NAMED = (Path("/run/netns"), Path("/run/docker/netns"))
+_CLONE_NEWNET = 0x40000000
+
+Result = TypeVar("Result")
+
+
+def number_of(path: Path) -> int:
+    """The inode of a namespace, which is what the kernel calls it by.
+
+    Raises:
+        OSError: There is no such file.
+    """
+    return path.stat().st_ino
+
+
+def everywhere() -> dict[int, Path]:
+    """A way into each network namespace that a process is in or a file is kept for, by its number; ours comes first."""
+    found = {number_of(OWN): OWN}
+    for path in _candidates():
+        try:
+            found.setdefault(number_of(path), path)
+        except OSError:  # the process is gone, or is none of ours to look at
+            continue
+    return found
+
+
+def _candidates() -> Iterator[Path]:
+    for name in os.listdir("/proc"):  # noqa: PTH208  (a process may vanish between listing and looking)
+        if name.isdecimal():
+            yield Path("/proc", name, "ns/net")
+    for folder in _NAMED:
+        if folder.is_dir():
+            yield from folder.iterdir()
+
+
+def inside(path: Path, do: Callable[[], Result]) -> Result:
+    """Calls a function in a thread that is in a network namespace.
+
+    Raises:
+        OSError: The namespace is gone, or may not be entered.
+    """
+    if number_of(path) == number_of(OWN):
+        return do()
+    results: list[Result] = []
+    errors: list[BaseException] = []
+
+    def enter_and_do() -> None:
+        try:
+            descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                _set_namespace(descriptor)
+            finally:
+                os.close(descriptor)
+            results.append(do())
+        except BaseException as error:
+            errors.append(error)
+
+    thread = threading.Thread(target=enter_and_do, name="namespace")
+    thread.start()
+    thread.join()
+    if errors:
+        raise errors[0]
+    return results[0]
+
+
+def _set_namespace(descriptor: int) -> None:
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.setns(descriptor, _CLONE_NEWNET):
+        code = ctypes.get_errno()
+        raise OSError(code, os.strerror(code))

@@ -1,0 +1,260 @@
+"""Columns of the connection tracker to figures."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import attrs
+import numpy as np
+
+from probekit import Columns, Deferred, Distribution, Figures, Table
+from probekit.aggregate import Histogram
+from probekit.model import Array
+from probekit.namespaces import OWN, everywhere, inside, number_of
+
+from . import netfilter, tables
+from .attach import namespace_path
+from .cgroups import Cgroups
+from .config import ConntrackConfig
+from .findings import Evidence, findings
+from .netfilter import Netfilter
+from .pools import NO_REQUESTS, Moment, Pools, Requests
+from .rows import ROW, apply_late_resets, identity, rows_of, services_of
+from .values import End, Origin, Side
+
+_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
+_LONGEST = 2**36 - 1  # ns: what histograms hold
+_JOINED = ("id", "side", "events", "avg_latency_us")
+_HELP = {
+    "handshake": "clients: SYN sent, until established",
+    "handshake_server": "servers: SYN-ACK sent, until established",
+    "accept_wait": "servers: established, until accepted",
+}
+
+
+class ConntrackAggregator:
+    """Keeps the figures of one run."""
+
+    def __init__(self, config: ConntrackConfig) -> None:
+        self._config = config
+        self._began = time.monotonic_ns()
+        self._closed = np.zeros(0, ROW)
+        self._pending: list[Array] = []
+        self._pending_rows = 0
+        self._late: list[tuple[Array, Array]] = []
+        self._open = np.zeros(0, ROW)
+        self._left: list[Array] = []  # what came with the ring buffer after the table was read
+        self._table_is_new = False
+        self._counters: dict[str, int] = {}
+        self._folded: Counter[bytes] = Counter()  # closed connections that are kept no longer, by service
+        self._folded_ends = np.zeros(len(End), np.int64)
+        self._histograms = {name: Histogram() for name in _HELP}
+        self._longer = 0
+        self._requests = NO_REQUESTS
+        self._cgroups = Cgroups()
+        self._namespace = namespace_path(config.netns) if config.netns else OWN
+        self._netfilter_before = netfilter.read(self._namespace)
+
+    def update(self, columns: Columns) -> None:
+        """Takes one decoded batch."""
+        getattr(self, f"_take_{columns.source}")(columns.values)
+
+    def join(self, beside: Mapping[str, Figures]) -> None:
+        """Takes requests of connections from tables that have them by the connections' ids."""
+        found = [
+            {column.name: column.values for column in table.columns}
+            for figures in beside.values()
+            for table in figures.tables
+            if set(_JOINED) <= {column.name for column in table.columns}
+        ]
+        if found:
+            self._requests = _requests(*(np.concatenate([table[name] for table in found]) for name in _JOINED))
+
+    def snapshot(self) -> Figures:
+        """The figures as they are now."""
+        self._compact()
+        self._drop_those_that_left()
+        rows = np.concatenate([self._open, self._closed])
+        # programs are attached a moment before there is an aggregator
+        self._began = min(self._began, int(rows["began"].min(initial=self._began)))
+        moment = Moment(self._began, time.monotonic_ns())
+        pools = Pools.of(rows, moment, self._requests)
+        tracked = self._netfilter()
+        evidence = Evidence(pools, self._ports(rows), tracked)
+        found = findings(evidence)
+        folded = dict(self._folded)
+        cgroups = self._cgroups.paths(set(np.unique(rows["cgroup"]).tolist()))
+        return Figures(
+            summary=self._summary(bool(tracked), len(found)),
+            tables=Deferred(_tables(pools, folded, found, tracked, cgroups)),
+            distributions=self._distributions(),
+            lost=self._lost(),
+        )
+
+    def _take_connections(self, values: Any) -> None:
+        self._open, self._left = rows_of(values), []
+        self._table_is_new = True
+
+    def _take_closed(self, values: Any) -> None:
+        rows = rows_of(values)
+        if self._table_is_new:
+            self._left.append(rows)
+        self._pending.append(rows)
+        self._pending_rows += len(rows)
+        if self._pending_rows > self._config.max_closed:
+            self._compact()
+
+    def _take_late(self, values: Any) -> None:
+        self._late.append((values["socket"], values["time"]))
+
+    def _take_counters(self, values: Any) -> None:
+        self._counters = {name: int(value[0]) for name, value in values.items()}
+
+    def _compact(self) -> None:
+        """Adds the pending rows to the closed ones; of too many the oldest are kept as numbers only."""
+        if self._pending:
+            fresh = np.concatenate(self._pending)
+            self._pending, self._pending_rows = [], 0
+            _add(self._histograms, fresh)
+            self._longer += _too_long(fresh)
+            self._closed = np.concatenate([self._closed, fresh])
+        for sockets, times in self._late:
+            apply_late_resets(self._closed, sockets, times)
+        self._late = []
+        surplus = len(self._closed) - self._config.max_closed
+        if surplus > 0:
+            self._fold(self._closed[:surplus])
+            self._closed = self._closed[surplus:].copy()
+
+    def _fold(self, rows: Array) -> None:
+        self._folded_ends += np.bincount(rows["end"], minlength=len(End))
+        lived = rows[(rows["established"] > 0) | (rows["origin"] == Origin.FOUND)]
+        services, places = services_of(lived)
+        for service, count in zip(services, np.bincount(places, minlength=len(services)).tolist(), strict=True):
+            self._folded[service.tobytes()] += count
+        if len(self._folded) > self._config.max_closed:  # services are not bounded by anything else
+            self._folded = Counter(dict(self._folded.most_common(self._config.max_closed // 2)))
+
+    def _drop_those_that_left(self) -> None:
+        """Connections that left the table after it was read, and came with the ring buffer, are listed once."""
+        if self._left:
+            left = np.concatenate([identity(rows) for rows in self._left])
+            self._open = self._open[~np.isin(identity(self._open), left)]
+        self._left, self._table_is_new = [], False
+
+    def _summary(self, tracked: bool, found: int) -> dict[str, Any]:
+        count = self._counters.get
+        still = int((self._open["ended"] == 0).sum())
+        ends = self._folded_ends.copy()
+        for rows in (self._closed, self._open[self._open["ended"] > 0]):
+            ends += np.bincount(rows["end"], minlength=len(End))
+        return {
+            "opened": count("opened_active", 0) + count("opened_passive", 0),
+            "opened_active": count("opened_active", 0),
+            "opened_passive": count("opened_passive", 0),
+            "already_open": count("found", 0),
+            "closed": count("handed_over", 0) + len(self._open) - still,
+            "still_open": still,
+            "ends": {end.name.lower(): int(ends[end]) for end in End if end is not End.OPEN},
+            "findings_made": found,
+            "netfilter_table": "here" if tracked else "not here",
+        }
+
+    def _lost(self) -> dict[str, int]:
+        count = self._counters.get
+        return {
+            "table_full": count("untracked", 0),
+            "table_full_again": count("unlisted", 0),
+            "connections_ring_full": count("closed_lost", 0),
+            "late_resets_ring_full": count("late_lost", 0),
+            "outliers": self._longer,
+        }
+
+    def _distributions(self) -> tuple[Distribution, ...]:
+        shown = {name: Histogram(histogram.counts, histogram.moments) for name, histogram in self._histograms.items()}
+        _add(shown, self._open)
+        return tuple(histogram.distribution(name, _HELP[name]) for name, histogram in shown.items())
+
+    def _netfilter(self) -> dict[int, Netfilter]:
+        """Netfilter's table with what its counters counted since the run began."""
+        table = netfilter.read(self._namespace)
+        if table is None:
+            return {}
+        before = self._netfilter_before.counters if self._netfilter_before else {}
+        counters = {name: count - before.get(name, 0) for name, count in table.counters.items()}
+        return {number_of(self._namespace): attrs.evolve(table, counters=counters)}
+
+    def _ports(self, rows: Array) -> dict[int, int]:
+        """How many ephemeral ports the network namespaces have whose clients' ports are in use."""
+        numbers = set(np.unique(rows["netns"][rows["side"] == Side.CLIENT]).tolist())
+        ports = {}
+        for number, path in {**everywhere(), **self._named()}.items() if numbers else ():
+            if number in numbers:
+                try:
+                    low, high = inside(path, _PORT_RANGE.read_text).split()
+                except OSError:
+                    continue
+                ports[number] = int(high) - int(low) + 1
+        return ports
+
+    def _named(self) -> dict[int, Path]:
+        try:
+            return {number_of(self._namespace): self._namespace}
+        except OSError:
+            return {}
+
+
+def _requests(ids: Array, sides: Array, events: Array, average_us: Array) -> Requests:
+    """From columns of another probe's table; several rows of one connection are added up."""
+    known = np.flatnonzero(ids != "")
+    numbers = np.array([int(text.replace("-", ""), 16) for text in ids[known].tolist()], dtype=np.uint64)
+    side = np.where(sides[known] == "client", Side.CLIENT, Side.SERVER).astype(np.uint8)
+    keys = np.zeros(len(known), [("id", "u8"), ("side", "u1")])
+    keys["id"], keys["side"] = numbers, side
+    distinct, places = np.unique(keys, return_inverse=True)
+    count = events[known].astype(np.float64)
+    busy = np.nan_to_num(average_us[known]) * count
+    sums = (np.bincount(places.ravel(), values, len(distinct)) for values in (count, busy))
+    return Requests(distinct["id"], distinct["side"], *sums)
+
+
+def _tables(
+    pools: Pools, folded: Mapping[bytes, int], found: Any, tracked: Mapping[int, Netfilter], cgroups: Mapping[int, str]
+) -> Callable[[], tuple[Table, ...]]:
+    """Text for 100,000 rows takes a while, and not everybody wants it."""
+
+    def make() -> tuple[Table, ...]:
+        old = np.array([folded.get(service.tobytes(), 0) for service in pools.services], np.int64)
+        return (
+            tables.connections(pools, cgroups),
+            tables.services(pools, old),
+            tables.findings(found),
+            tables.netfilter(tracked),
+            tables.over_time(pools),
+        )
+
+    return make
+
+
+def _measures(rows: Array) -> dict[str, Array]:
+    """Times of each distribution, ns."""
+    shaken, client = rows["handshake"] > 0, rows["side"] == Side.CLIENT
+    accepted = (rows["accepted"] > 0) & (rows["established"] > 0) & (rows["accepted"] >= rows["established"])
+    return {
+        "handshake": rows["handshake"][shaken & client],
+        "handshake_server": rows["handshake"][shaken & ~client],
+        "accept_wait": (rows["accepted"] - rows["established"])[accepted],
+    }
+
+
+def _add(histograms: Mapping[str, Histogram], rows: Array) -> None:
+    for name, values in _measures(rows).items():
+        histograms[name].add(values[values <= _LONGEST])
+
+
+def _too_long(rows: Array) -> int:
+    return sum(int((values > _LONGEST).sum()) for values in _measures(rows).values())

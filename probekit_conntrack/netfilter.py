@@ -1,0 +1,70 @@
+"""Netfilter's own connection table (nf_conntrack), of one network namespace."""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path
+
+from attrs import field, frozen
+
+from probekit.namespaces import inside
+
+_SETTINGS = Path("/proc/sys/net/netfilter")
+_COUNTERS = Path("/proc/thread-self/net/stat/nf_conntrack")
+_ENTRIES = Path("/proc/thread-self/net/nf_conntrack")
+_WANTED = ("insert_failed", "drop", "early_drop", "invalid", "search_restart")
+_MOST_LISTED = 100_000  # going through more takes longer than it is worth
+_TCP_STATE = re.compile(r"tcp +6 (?:\d+ )?([A-Z_0-9]+) ")
+
+
+@frozen
+class Netfilter:
+    """The table as it is now.
+
+    Attributes:
+        entries: Connections in it, of all protocols.
+        most: How many it can have.
+        states: TCP entries by their state; empty where the kernel does not list them, or there are too many.
+        counters: Since the namespace was made, of all CPUs.
+    """
+
+    entries: int
+    most: int
+    states: Mapping[str, int] = field(factory=dict)
+    counters: Mapping[str, int] = field(factory=dict)
+
+
+def read(namespace: Path) -> Netfilter | None:
+    """The table of a namespace; None where the kernel has none, or does not let us see it."""
+    try:
+        return inside(namespace, _read)
+    except (OSError, ValueError):
+        return None
+
+
+def _read() -> Netfilter:
+    entries = int((_SETTINGS / "nf_conntrack_count").read_text())
+    most = int((_SETTINGS / "nf_conntrack_max").read_text())
+    return Netfilter(entries, most, _states() if entries <= _MOST_LISTED else {}, _counters())
+
+
+def _states() -> dict[str, int]:
+    """From `ipv4 2 tcp 6 431999 ESTABLISHED src=...`, a line for each entry."""
+    try:
+        with _ENTRIES.open() as lines:
+            found = (_TCP_STATE.search(line) for line in lines)
+            return dict(Counter(match[1] for match in found if match))
+    except FileNotFoundError:  # CONFIG_NF_CONNTRACK_PROCFS
+        return {}
+
+
+def _counters() -> dict[str, int]:
+    """A line of hexadecimal numbers for each CPU, below their names."""
+    names, *lines = _COUNTERS.read_text().splitlines()
+    sums = dict.fromkeys(names.split(), 0)
+    for line in lines:
+        for name, number in zip(sums, line.split(), strict=True):
+            sums[name] += int(number, 16)
+    return {name: sums[name] for name in _WANTED if name in sums}

@@ -1,0 +1,99 @@
+"""Connections as rows: the kernel's records, with what belongs together put together."""
+
+from __future__ import annotations
+
+import time
+from typing import Any
+
+import numpy as np
+
+from probekit.model import Array
+
+from .values import UNKNOWN, Closer, End, Side
+
+_TIMES = ("began", "established", "accepted", "ended", "changed", "handshake")
+_SUMS = ("acked", "received", "min_rtt_us")
+_NUMBERS = (
+    "netns", "pid", "syn_retransmits", "peer_idle", "error", "segments_out", "segments_in", "data_segments_out",
+    "data_segments_in", "retransmits", "srtt_us", "cwnd", "idle",
+)  # fmt: skip
+
+ROW = np.dtype(
+    [(name, "u8") for name in ("socket", "id", "cgroup", *_TIMES, *_SUMS)]
+    + [("dwell", "u8", 12)]
+    + [(name, "u4") for name in _NUMBERS]
+    + [(name, "u1") for name in ("side", "origin", "state", "closer", "end", "time_wait")]
+    + [("command", "S16"), ("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")]
+)
+"""A connection: `struct connection` of the C source, flat."""
+
+JIFFY_US = time.clock_getres(getattr(time, "CLOCK_MONOTONIC_COARSE", 6)) * 1e6
+"""Microseconds of a tick of the kernel, which is what this clock counts."""
+
+SERVICE = np.dtype([("netns", "u4"), ("side", "u1"), ("command", "S16"), ("address", "u1", 16), ("port", "u2")])
+"""What a connection is one of: the client's peer, or the server's own end, of the processes of one command."""
+
+
+def rows_of(values: Any) -> Array:
+    """Decoded records of the kernel as rows; those that are just being made are left out."""
+    made = values["socket"] != 0
+    rows = np.zeros(int(made.sum()), ROW)
+    for name in ROW.names or ():
+        rows[name] = values[name][made]
+    return rows
+
+
+def identity(rows: Array) -> Array:
+    """What tells a row's connection from others of the same socket, as one opaque value for each."""
+    packed = np.zeros(len(rows), [("socket", "u8"), ("began", "u8")])
+    packed["socket"], packed["began"] = rows["socket"], rows["began"]
+    opaque: Array = packed.view("V16")
+    return opaque
+
+
+def apply_late_resets(rows: Array, sockets: Array, times: Array) -> None:
+    """Marks the connections for which a reset was sent after their sockets had been destroyed.
+
+    Args:
+        rows: Of dtype ROW, closed; they are changed.
+        sockets: Shape (n,), the socket of each reset.
+        times: Shape (n,), when it was sent, ns.
+    """
+    order = np.lexsort((rows["ended"], rows["socket"]))
+    keys = rows["socket"][order]
+    for socket, sent in zip(sockets.tolist(), times.tolist(), strict=True):
+        first, last = np.searchsorted(keys, [socket, socket + 1])
+        before = [place for place in order[first:last].tolist() if rows["ended"][place] <= sent]
+        if before:
+            place = before[-1]
+            rows["end"][place], rows["time_wait"][place] = End.RST_SENT, 0
+            if rows["closer"][place] == Closer.NOBODY:
+                rows["closer"][place] = Closer.LOCAL
+
+
+def services_of(rows: Array) -> tuple[Array, Array]:
+    """The services of rows.
+
+    Returns:
+        Distinct ones, of dtype SERVICE, and the place of each row's in them.
+    """
+    keys = np.zeros(len(rows), SERVICE)
+    client = rows["side"] == Side.CLIENT
+    for name in ("netns", "side", "command"):
+        keys[name] = rows[name]
+    keys["address"] = np.where(client[:, None], rows["remote"], rows["local"])
+    keys["port"] = np.where(client, rows["remote_port"], rows["local_port"])
+    distinct, places = np.unique(keys.view(f"V{SERVICE.itemsize}"), return_inverse=True)
+    return distinct.view(SERVICE), places.ravel()
+
+
+def jiffies_us(jiffies: Array) -> Array:
+    """Jiffies in microseconds, not a number where they are not known."""
+    microseconds: Array = np.where(jiffies == UNKNOWN, np.nan, jiffies * JIFFY_US)
+    return microseconds
+
+
+def most_requests(rows: Array) -> Array:
+    """How many requests each connection carried at most: a request and its response are at least a segment each."""
+    most: Array = np.minimum(rows["data_segments_out"], rows["data_segments_in"])
+    return most

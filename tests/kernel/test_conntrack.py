@@ -1,0 +1,300 @@
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.live.conftest import Probe, starting
+
+from .lives import KINDS, assert_balanced, differences, live_and_die
+from .netlab import Namespace, delayed
+
+TIMES = dict(zip(KINDS, (40, 40, 20, 20, 20, 10, 10), strict=True))
+
+
+Start = Callable[..., Probe]
+
+
+@pytest.fixture
+def probe(tmp_path: Path) -> Iterator[Start]:
+    with starting(tmp_path) as start:
+        yield start
+
+
+@pytest.fixture
+def here() -> Iterator[Namespace]:
+    with Namespace() as namespace:
+        yield namespace
+
+
+@pytest.fixture
+def there() -> Iterator[Namespace]:
+    with Namespace() as namespace:
+        yield namespace
+
+
+def tracker(start: Start, namespace: Namespace, *arguments: str) -> Probe:
+    """The tracker, restricted to a namespace; words are probes that run beside it, and options."""
+    return start("conntrack", *arguments, "--set", f"probe.conntrack.netns={namespace.path}")
+
+
+def test_every_end_has_its_side_its_owner_and_who_closed_first(
+    probe: Start,
+    here: Namespace,
+    there: Namespace,
+) -> None:
+    running = tracker(probe, here)
+    before = here.tcp_counters()
+    ends = live_and_die(here, there, TIMES)
+    after = here.tcp_counters()
+    result = running.result()
+    assert differences(result, ends) == []
+    assert_balanced(result, before, after)
+
+
+def row_of(result: Any, source: tuple[str, int]) -> Any:
+    """The only row of a socket."""
+    (row,) = (row for row in result["connections"].values() if row["source"] == "{}:{}".format(*source))
+    return row
+
+
+def pair(namespace: Namespace, backlog: int = 16) -> tuple[socket.socket, socket.socket]:
+    with namespace.listen(backlog=backlog) as listener:
+        client = namespace.socket()
+        client.connect(listener.getsockname())
+        return client, listener.accept()[0]
+
+
+def test_a_connection_that_was_open_already_is_found_with_its_owner_and_its_figures(
+    probe: Start,
+    here: Namespace,
+) -> None:
+    client, server = pair(here)
+    client.send(b"x" * 1000)
+    server.recv(1000)
+    running = tracker(probe, here)
+    client.send(b"y" * 500)
+    server.recv(500)
+    result = running.result()
+    names = client.getsockname(), server.getsockname()
+    client.close()
+    server.close()
+    assert (result["already_open"], result["still_open"], result["opened"]) == (2, 2, 0)
+    mine, theirs = (row_of(result, name) for name in names)
+    assert (mine["side"], theirs["side"]) == ("client", "server")
+    assert (mine["older"], theirs["older"]) == (True, True)
+    assert {mine["pid"], theirs["pid"]} == {os.getpid()}
+    assert (mine["state"], mine["end"], mine["closed_by"]) == ("established", "open", "nobody")
+    assert (mine["bytes_acked"], theirs["bytes_received"]) == (1501, 1500)  # a SYN is acknowledged like a byte
+    assert mine["handshake_us"] is None
+    assert mine["id"] == theirs["id"] != ""
+
+
+def test_a_connection_that_was_open_already_ends_in_the_same_way_as_others(
+    probe: Start,
+    here: Namespace,
+) -> None:
+    client, server = pair(here)
+    names = client.getsockname(), server.getsockname()
+    running = tracker(probe, here)
+    server.close()
+    client.close()
+    result = running.result()
+    mine, theirs = (row_of(result, name) for name in names)
+    assert (mine["end"], mine["closed_by"], theirs["end"], theirs["closed_by"]) == ("fin", "remote", "fin", "local")
+    assert result["already_open"] == result["closed"] == 2
+
+
+def test_latency_and_conntrack_call_a_connection_by_the_same_id(probe: Start, here: Namespace) -> None:
+    older = pair(here)
+    running = tracker(probe, here, "latency")
+    younger = pair(here)
+    for client, server in (older, younger):
+        for _ in range(3):
+            client.send(b"?")
+            server.recv(1)
+            server.send(b"!")
+            client.recv(1)
+    result = running.result()
+    latency = json.loads(running.path.with_name("latency.json").read_text())
+    ids = set()
+    for end in (*older, *younger):
+        mine, theirs = row_of(result, end.getsockname()), row_of(latency, end.getsockname())
+        end.close()
+        assert mine["id"] == theirs["id"] != ""
+        assert mine["requests"] == theirs["events"] > 0
+        ids.add(mine["id"])
+    assert len(ids) == 2
+
+
+def test_a_syn_that_had_to_be_sent_again_is_counted_and_the_time_is_all_of_it(
+    probe: Start,
+    here: Namespace,
+    there: Namespace,
+) -> None:
+    with delayed(here, there, 0.01) as (_, address), there.listen(address) as listener:
+        drop = ["nft", "add rule ip t in tcp flags syn numgen inc mod 2 0 drop"]
+        for line in (
+            ["nft", "add table ip t"],
+            ["nft", "add chain ip t in { type filter hook input priority 0; }"],
+            drop,
+        ):
+            subprocess.run(["ip", "netns", "exec", there.name, *line], check=True)
+        running = tracker(probe, here)
+        client = here.socket()
+        client.connect(listener.getsockname())
+        result = running.result()
+    row = row_of(result, client.getsockname())
+    client.close()
+    assert row["syn_retransmits"] == 1
+    assert row["handshake_us"] > 1e6
+    assert row["syn_sent_us"] == pytest.approx(row["handshake_us"], rel=0.01)
+
+
+def test_a_syn_ack_that_had_to_be_sent_again_is_counted_and_the_time_is_all_of_it(
+    probe: Start,
+    here: Namespace,
+    there: Namespace,
+) -> None:
+    with delayed(here, there, 0.01) as (_, address), there.listen(address) as listener:
+        rule = "add rule ip t in tcp flags syn,ack / syn,ack numgen inc mod 2 0 drop"
+        for line in ("add table ip t", "add chain ip t in { type filter hook input priority 0; }", rule):
+            subprocess.run(["ip", "netns", "exec", here.name, "nft", line], check=True)
+        running = tracker(probe, there)
+        client = here.socket()
+        client.connect(listener.getsockname())
+        server, _ = listener.accept()
+        result = running.result()
+    (row,) = (row for row in result["connections"].values() if row["side"] == "server")
+    client.close()
+    server.close()
+    assert row["syn_retransmits"] >= 1
+    assert row["handshake_us"] > 0.9e6
+
+
+def test_data_that_comes_after_a_close_is_answered_by_a_reset_when_the_socket_is_gone(
+    probe: Start,
+    here: Namespace,
+    there: Namespace,
+) -> None:
+    with delayed(here, there, 0.05) as (_, address), there.listen(address) as listener:
+        running = tracker(probe, here)
+        client = here.socket()
+        client.connect(listener.getsockname())
+        name = client.getsockname()
+        server, _ = listener.accept()
+        client.close()
+        server.send(b"before the FIN has come")
+        time.sleep(0.5)
+        server.close()
+        result = running.result()
+    row = row_of(result, name)
+    assert (row["end"], row["closed_by"], row["time_wait"]) == ("rst_sent", "local", False)
+    assert result["ends"]["rst_sent"] == 1
+
+
+def test_a_connect_that_finds_no_port_has_failed_and_was_not_opened(
+    probe: Start,
+    here: Namespace,
+) -> None:
+    here.sysctl(ip_local_port_range="20000 20001")
+    running = tracker(probe, here)
+    before = here.tcp_counters()
+    with here.listen() as listener:
+        clients = [here.socket() for _ in range(4)]
+        codes = [client.connect_ex(listener.getsockname()) for client in clients]
+    for client in clients:
+        client.close()
+    result = running.result()
+    assert errno.EADDRNOTAVAIL in codes
+    failed = [row for row in result["connections"].values() if row["end"] == "failed"]
+    assert len(failed) == len([code for code in codes if code])
+    assert {row["error"] for row in failed} == {"EADDRNOTAVAIL"}
+    assert result["opened_active"] - len(failed) == here.tcp_counters()["ActiveOpens"] - before["ActiveOpens"]
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_connections_that_wait_to_be_accepted_are_found_and_timed(
+    probe: Start,
+    here: Namespace,
+    late: bool,
+) -> None:
+    running = tracker(probe, here)
+    with here.listen() as listener:
+        ends = []
+        for _ in range(25):
+            ends.append(here.socket())
+            ends[-1].connect(listener.getsockname())
+            if not late:
+                ends.append(listener.accept()[0])
+        if late:
+            time.sleep(0.3)
+            ends += [listener.accept()[0] for _ in range(25)]
+    for end in ends:
+        end.close()
+    result = running.result()
+    if result["attached"]["accept"] == "not on this kernel":
+        pytest.skip("not on this kernel: no way of observing accepts")
+    waits = [row["accept_wait_us"] for row in result["connections"].values() if row["side"] == "server"]
+    assert len(waits) == 25
+    assert all(wait is not None and (wait >= 0.3e6) == late for wait in waits)
+    assert [row["finding"] for row in result["findings"].values()] == ["server's pool too small"] * late
+
+
+def test_netfilters_table_is_read_where_connections_are_tracked(probe: Start, here: Namespace) -> None:
+    for line in (
+        "add table ip t",
+        "add chain ip t c { type filter hook output priority 0; }",
+        "add rule ip t c ct state new",
+    ):
+        subprocess.run(["ip", "netns", "exec", here.name, "nft", line], check=True)
+    running = tracker(probe, here)
+    ends = pair(here)
+    result = running.result()
+    for end in ends:
+        end.close()
+    if result["netfilter_table"] == "not here":
+        pytest.skip("not on this kernel: nf_conntrack is not there")
+    figures = {row["figure"]: row["value"] for row in result["netfilter"].values()}
+    assert figures["entries"] == 1
+    assert figures["max"] > 1
+    assert figures.get("TCP ESTABLISHED", 1) == 1
+    assert figures["insert_failed"] == 0
+
+
+def test_only_the_namespace_that_is_asked_for_is_looked_at(
+    probe: Start,
+    here: Namespace,
+    there: Namespace,
+) -> None:
+    running = tracker(probe, here)
+    ends = [*pair(here), *pair(there)]
+    for end in ends:
+        end.close()
+    result = running.result()
+    assert {row["netns"] for row in result["connections"].values()} == {here.path.stat().st_ino}
+    assert result["opened"] == 2
+
+
+def test_ipv6_connections_and_those_mapped_from_ipv4(probe: Start, here: Namespace) -> None:
+    running = tracker(probe, here)
+    server = here.do(lambda: socket.create_server(("::", 0), family=socket.AF_INET6, dualstack_ipv6=True))
+    port = server.getsockname()[1]
+    for address in ("::1", "127.0.0.1"):
+        client = here.do(lambda address=address: socket.create_connection((address, port)))  # type: ignore[misc]
+        accepted = server.accept()[0]
+        client.close()
+        accepted.close()
+    server.close()
+    rows = running.result()["connections"].values()
+    assert {row["destination"] for row in rows if row["side"] == "client"} == {f"[::1]:{port}", f"127.0.0.1:{port}"}
+    assert {row["source"] for row in rows if row["side"] == "server"} == {f"[::1]:{port}", f"127.0.0.1:{port}"}
+    assert len({row["id"] for row in rows}) == 2
