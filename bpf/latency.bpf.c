@@ -89,9 +89,9 @@ struct counters {
   u64 clock;      /* end before start: cannot be, so it is counted */
 };
 
-/* A socket has two sets of WAYS slots to be in. */
+/* A socket has two sets of WAYS slots to be in. A tag is half of its address; others may have the same one. */
 struct set_tags {
-  u64 socket[WAYS]; /* one cache line: where in the set a socket is */
+  u32 tag[WAYS]; /* half a cache line: where in the set a socket may be; 0: the slot is free */
 };
 
 BPF_F_TABLE("array", u32, struct set_tags, tags, SETS, BPF_F_MMAPABLE); /* mappable is aligned to a page */
@@ -140,15 +140,24 @@ static __always_inline struct connection *slot_at(u32 set, u32 way) {
   return connections.lookup(&slot);
 }
 
+static __always_inline u32 tag_of(u64 socket) {
+  return (u32)socket | 1;
+}
+
 static __always_inline struct connection *find_in(u32 set, u64 socket) {
   struct set_tags *t = tags.lookup(&set);
 
   if (!t)
     return NULL;
 #pragma unroll
-  for (u32 way = 0; way < WAYS; way++)
-    if (t->socket[way] == socket)
-      return slot_at(set, way);
+  for (u32 way = 0; way < WAYS; way++) {
+    if (t->tag[way] == tag_of(socket)) {
+      struct connection *c = slot_at(set, way);
+
+      if (c && c->socket == socket)
+        return c;
+    }
+  }
   return NULL;
 }
 
@@ -236,6 +245,12 @@ static __always_inline void hand_over(struct connection *c, u8 end) {
   closed.ringbuf_submit(copy, count && count->closed % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
 
+static __always_inline bool is_free(u32 set, u32 way) {
+  struct connection *c = slot_at(set, way);
+
+  return c && !c->socket;
+}
+
 static __always_inline void untag(u32 set, u64 socket) {
   struct set_tags *t = tags.lookup(&set);
 
@@ -243,17 +258,17 @@ static __always_inline void untag(u32 set, u64 socket) {
     return;
 #pragma unroll
   for (u32 way = 0; way < WAYS; way++)
-    if (t->socket[way] == socket)
-      t->socket[way] = 0;
+    if (t->tag[way] == tag_of(socket) && is_free(set, way))
+      t->tag[way] = 0;
 }
 
 static __always_inline void forget(struct connection *c) {
   u64 socket = c->socket;
 
   hand_over(c, END_CLOSED);
+  c->socket = 0;
   untag(set_of(socket, false), socket);
   untag(set_of(socket, true), socket);
-  c->socket = 0;
 }
 
 /* All ones where the number is negative, else 0. A branch would do, but the verifier follows both sides of each, in
@@ -273,7 +288,7 @@ static __always_inline u32 count_free(u32 set, u32 home, u32 *vacant) {
 #pragma unroll
   for (u32 i = WAYS; i-- > 0;) {
     u32 way = (home + i) % WAYS;
-    u64 mask = ~if_negative(t->socket[way] | -t->socket[way]);
+    u64 tag = t->tag[way], mask = ~if_negative(-tag);
 
     free += mask & 1;
     found = (found & ~mask) | (way & mask);
@@ -329,7 +344,7 @@ static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 sid
 
   if (!c || !t)
     return NULL;
-  t->socket[slot % WAYS] = 0;
+  t->tag[slot % WAYS] = 0;
   if (c->socket)
     hand_over(c, END_EVICTED);
   __builtin_memset(c, 0, sizeof(*c));
@@ -339,7 +354,7 @@ static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 sid
   c->endpoint.origin = origin;
   c->used = bpf_ktime_get_ns() >> TICK;
   c->socket = address_of(sk);
-  t->socket[slot % WAYS] = c->socket;
+  t->tag[slot % WAYS] = tag_of(c->socket);
   COUNT(connections);
   return c;
 }

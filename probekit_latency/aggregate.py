@@ -85,7 +85,8 @@ class LatencyAggregator:
         self._counters = {name: int(value[0]) for name, value in values.items()}
 
     def _take_histograms(self, values: Any) -> None:
-        self._histograms = {measure: Histogram(values["counts"][measure]) for measure in Measure}
+        for measure in list(Measure)[: len(values["counts"])]:
+            self._histograms[measure] = Histogram(values["counts"][measure])
 
     def _take_undelivered(self, values: Any) -> None:
         self._undelivered = values

@@ -30,7 +30,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
             for kind in (Side, Origin, End, Measure)
             for entry in kind
         },
-        "MEASURES": len(Measure),
+        "MEASURES": len(Measure) if config.pickup else Measure.PICKUP,
         "SIDES": len(Side),
         "WAYS": _WAYS,
         "LOCKS": _LOCKS,

@@ -28,7 +28,7 @@ class End(enum.IntEnum):
 
 
 class Measure(enum.IntEnum):
-    """What is measured: the rows of the map `histograms`."""
+    """What is measured: the rows of the map `histograms`. The last one is there with `pickup` only."""
 
     REQUEST = 0
     WIRE = 1

@@ -112,7 +112,10 @@ def test_counter_wrap_of_sequence_numbers(probe: LiveProbe) -> None:
 
 
 def test_counters_shared_between_cpus(alone: LiveProbe) -> None:
-    """Nothing gets lost where several CPUs count at once: totals are the sums of the connections."""
+    """Nothing gets lost where several CPUs count at once: totals are the sums of the connections.
+
+    A kernel that preempts programs misses runs, and says how many: what an exchange lacks has to be among them.
+    """
     cpus = os.cpu_count() or 1
     times, pairs = 8000 if cpus > 1 else 200, [Pair(alone) for _ in range(2 * cpus)]
     code = f"for _ in range({times}): s[0].send(b'?'); s[1].recv(9); s[1].send(b'!'); s[0].recv(9)"
@@ -129,8 +132,9 @@ def test_counters_shared_between_cpus(alone: LiveProbe) -> None:
     for ends in pairs:
         ends.close()
     alone.detach()
-    assert [ends.events() for ends in pairs] == [(times, times)] * len(pairs)
     result = alone.result()
+    lacking = sum(2 * times - sum(ends.events()) for ends in pairs)
+    assert 0 <= lacking <= 2 * result["lost"]["programs_missed"]
     rows = result["connections"].values()
     for measure, side in (("request", "client"), ("service", "server")):
         total = sum(row["events"] for row in rows if row["side"] == side)
