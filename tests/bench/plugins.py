@@ -1,4 +1,4 @@
-"""(f) From exec to attached with no further plugins installed, and with 20 that are not used.
+"""From exec to attached with no further plugins installed, and with 20 that are not used.
 
 Each is a distribution of its own on Python's path, as pip leaves it, whose modules nobody may import.
 """
@@ -22,10 +22,10 @@ GROUPS = ("probes", "aggregators", "exporters")
 
 def run() -> dict[str, Any]:
     """Seconds, in turns; their ratio is of each pair."""
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as empty:
         install(Path(folder))
-        _seconds("")
-        pairs = [(_seconds(""), _seconds(folder)) for _ in range(ROUNDS)]
+        _seconds(empty)
+        pairs = [(_seconds(empty), _seconds(folder)) for _ in range(ROUNDS)]
     without, installed = zip(*pairs, strict=True)
     return {
         "none_seconds": round(statistics.median(without), 4),
