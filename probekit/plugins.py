@@ -227,14 +227,17 @@ def discover() -> Plugins:
     found: dict[tuple[str, str], list[importlib.metadata.EntryPoint]] = {}
     installed = importlib.metadata.entry_points()  # once: it reads a file of every installed distribution
     for group in WORDS:
-        for entry in _unique(installed.select(group=group)):
+        for entry in installed.select(group=group):
             found.setdefault((group, entry.name), []).append(entry)
-    plugins = Plugins(found)
+    plugins = Plugins({key: entries if len(entries) == 1 else _unique(entries) for key, entries in found.items()})
     plugins._manager.add_hookspecs(hookspecs)
     return plugins
 
 
 def _unique(entries: Iterable[importlib.metadata.EntryPoint]) -> list[importlib.metadata.EntryPoint]:
-    """One entry for each plugin, also where a path that is searched twice lists a distribution twice."""
+    """One entry for each plugin, also where a path that is searched twice lists a distribution twice.
+
+    The name of a distribution takes reading its metadata, which is why nobody is asked for it that is alone.
+    """
     seen = {(entry.name, entry.value, entry.dist.name if entry.dist else ""): entry for entry in entries}
     return list(seen.values())

@@ -1,4 +1,4 @@
-"""(f) From exec to attached with no further plugins installed, and with 20 that are not used.
+"""From exec to attached with no further plugins installed, and with 20 that are not used.
 
 Each is a distribution of its own on Python's path, as pip leaves it, whose modules nobody may import.
 """
@@ -21,17 +21,18 @@ GROUPS = ("probes", "aggregators", "exporters")
 
 
 def run() -> dict[str, Any]:
-    """Seconds, in turns; their ratio is of each pair."""
-    with tempfile.TemporaryDirectory() as folder:
+    """Seconds until attached, in turns, and CPU seconds until then; ratios are of each pair."""
+    with tempfile.TemporaryDirectory() as folder, tempfile.TemporaryDirectory() as empty:
         install(Path(folder))
-        _seconds("")
-        pairs = [(_seconds(""), _seconds(folder)) for _ in range(ROUNDS)]
-    without, installed = zip(*pairs, strict=True)
+        _start(empty)
+        pairs = [(_start(empty), _start(folder)) for _ in range(ROUNDS)]
     return {
-        "none_seconds": round(statistics.median(without), 4),
-        f"with_{PLUGINS}_seconds": round(statistics.median(installed), 4),
-        "ratio": round(statistics.median(b / a for a, b in pairs), 4),
-        "fastest_ratio": round(min(installed) / min(without), 4),
+        what: {
+            "none": round(statistics.median(without[place] for without, _ in pairs), 4),
+            f"with_{PLUGINS}": round(statistics.median(installed[place] for _, installed in pairs), 4),
+            "ratio": round(statistics.median(installed[place] / without[place] for without, installed in pairs), 4),
+        }
+        for place, what in enumerate(("wall", "cpu"))
     }
 
 
@@ -50,7 +51,7 @@ def install(folder: Path) -> None:
             (package / f"{module}.py").write_text("raise SystemExit('this plugin is not used')\n")
 
 
-def _seconds(path: str) -> float:
+def _start(path: str) -> tuple[float, float]:
     began = time.monotonic()
     command = [peers.PROBEKIT, "run", "latency", "--export", "json:/dev/null"]
     environment = {**os.environ, "PYTHONPATH": path}
@@ -60,7 +61,8 @@ def _seconds(path: str) -> float:
         first = process.stderr.readline()
         seconds = time.monotonic() - began
         assert first.startswith("measuring"), first
-        return seconds
+        cpu = int(Path(f"/proc/{process.pid}/schedstat").read_text().split()[0]) / 1e9
+        return seconds, cpu
     finally:
         process.terminate()
         process.wait(30)
