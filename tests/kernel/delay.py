@@ -1,4 +1,7 @@
-"""Passes packets between two tun devices, each so many seconds after it came: delay.py END END SECONDS."""
+"""Passes packets between two tun devices, each so many seconds after it came: delay.py END END SECONDS.
+
+It prints a line when it begins.
+"""
 
 from __future__ import annotations
 
@@ -15,6 +18,7 @@ def main() -> None:
     poll = select.poll()
     for end in ends:
         poll.register(end, select.POLLIN)
+    print("ready", flush=True)
     under_way: deque[tuple[float, int, bytes]] = deque()
     while True:
         wait = max(0.0, under_way[0][0] - time.monotonic()) * 1000 if under_way else None

@@ -100,7 +100,10 @@ def delayed(here: Namespace, there: Namespace, seconds: float) -> Iterator[tuple
             namespace.ip("addr", "add", f"{address}/24", "dev", "delayed")
             namespace.ip("link", "set", "delayed", "up")
         command = [sys.executable, str(HERE / "delay.py"), *map(str, ends), str(seconds)]
-        stack.enter_context(running(subprocess.Popen(command, pass_fds=ends, text=True)))
+        process = subprocess.Popen(command, pass_fds=ends, stdout=subprocess.PIPE, text=True)
+        ready = stack.enter_context(running(process)).stdout
+        assert ready is not None
+        assert ready.readline()
         yield addresses
 
 
