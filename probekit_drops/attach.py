@@ -18,6 +18,8 @@ _STACK = 32  # frames
 _ALL_HOOKS = "2,10/0,1,2,3,4"  # of NFPROTO_IPV4 and NFPROTO_IPV6
 # NF_IP_PRI_FIRST and NF_IP_PRI_LAST themselves are not allowed for BPF programs
 _FIRST, _LAST = -(2**31) + 1, 2**31 - 2
+_BUILT_IN = {"nf_tables": "NFT_BUILT_IN", "x_tables": "XT_BUILT_IN"}
+_ONLY_IN = {"nf_tables": "nft_base_chain", "x_tables": "xt_table_info"}  # elsewhere others may be named, if not known
 _OFFSETS = {  # macro: module, struct, member
     "NFT_CHAIN_TABLE": ("nf_tables", "nft_chain", "table"),
     "NFT_CHAIN_NAME": ("nf_tables", "nft_chain", "name"),
@@ -64,13 +66,9 @@ def _facts(kernel: KernelFacts) -> dict[str, int]:
     facts = {}
     if kernel.has_name("SKB_DROP_REASON_NETFILTER_DROP"):
         facts["NETFILTER_REASON"] = 1
-    if kernel.has_name("nft_chain"):
-        facts["NFT_BUILT_IN"] = 1
-    if kernel.has_name("xt_table_info"):
-        facts["XT_BUILT_IN"] = 1
-    offsets = {
-        macro: kernel.member_offset(*place) for macro, place in _OFFSETS.items() if not kernel.has_name(place[1])
-    }
+    built_in = {module for module, only_there in _ONLY_IN.items() if kernel.has_name(only_there)}
+    facts |= {macro: 1 for module, macro in _BUILT_IN.items() if module in built_in}
+    offsets = {macro: kernel.member_offset(*at) for macro, at in _OFFSETS.items() if at[0] not in built_in}
     return facts | {macro: offset for macro, offset in offsets.items() if offset is not None}
 
 

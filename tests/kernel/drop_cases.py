@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import platform
+import re
 import socket
 import struct
 import time
@@ -47,6 +49,13 @@ class Expected:
 
 Case = Callable[[Lab], Expected]
 NFT = ("nft_do_chain", "nf_hook_slow")
+
+
+def version() -> tuple[int, int]:
+    """The running kernel's."""
+    found = re.match(r"(\d+)\.(\d+)", platform.release())
+    assert found
+    return int(found[1]), int(found[2])
 
 
 def send(count: int, target: tuple[str, int], size: int = 8, hops: int = 64) -> None:
@@ -101,7 +110,9 @@ def nft_second_chain(lab: Lab) -> Expected:
         " chain second {\n type filter hook input priority 1;\n jump below\n }\n}\n"
     )
     left.call(send, SENT, (RIGHT, PORT))
-    chains = ("inet t second", "inet t first | inet t second")  # where the stack does not say it, both
+    chains: tuple[str, ...] = ("inet t second",)
+    if version() < (6, 12):  # the stack may have lost it when the loop over the hooks drops for the chain: both, then
+        chains = (*chains, "inet t first | inet t second")
     return Expected(right.name, "NETFILTER_DROP", "firewall", NFT, SENT, hook="input", chains=chains)
 
 

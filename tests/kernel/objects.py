@@ -19,7 +19,11 @@ def _latency() -> Iterator[dict[str, Any]]:
         yield {"attach": way, **EVENTS}
 
 
+MODULES = ("nf_tables", "x_tables")
+"""Modules whose types the plans depend on; tests load them before they plan."""
+
 OBJECTS: list[tuple[str, dict[str, Any]]] = [
     *(("latency", options) for options in _latency()),
     ("conntrack", {}),
+    ("drops", {}),
 ]

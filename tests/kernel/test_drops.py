@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-import platform
-import re
 import subprocess
 from typing import Any
 
 import pytest
 
-from .drop_cases import CASES, Case, Expected
+from .drop_cases import CASES, Case, Expected, version
 from .measured import measured
 from .netns import lab
+from .objects import MODULES
 
-MODULES = ("nf_tables", "x_tables", "ip_tables", "iptable_filter", "veth", "sch_tbf")
 SAYS_NOTHING = ("(not given)", "NOT_SPECIFIED")
 
 pytestmark = pytest.mark.timeout(900)
-
-
-def version() -> tuple[int, int]:
-    found = re.match(r"(\d+)\.(\d+)", platform.release())
-    assert found
-    return int(found[1]), int(found[2])
 
 
 @pytest.fixture(scope="module")

@@ -19,6 +19,7 @@ from typing import Any
 import pytest
 from attrs import field, frozen
 
+from ..kernel.objects import MODULES
 from . import initramfs, machine, objects, packages, vmlinux
 from .table import Outcome, lines
 
@@ -60,6 +61,9 @@ class Guest:
         self.results.mkdir(parents=True, exist_ok=True)
         types = self.results / "btf"
         types.write_bytes(vmlinux.btf(self.kernel.image))
+        for module in MODULES:  # beside the kernel's, as in /sys/kernel/btf
+            if found := vmlinux.module_btf(self.kernel.modules, module):  # from 5.11 on
+                types.with_name(module).write_bytes(found)
         objects.compile_for(types)
         first = self.results / "initramfs"
         initramfs.make(self.kernel, first)

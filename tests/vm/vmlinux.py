@@ -1,4 +1,4 @@
-"""The kernel's types, out of the file that is booted."""
+"""The types of a kernel and its modules, out of the files that are booted and loaded."""
 
 from __future__ import annotations
 
@@ -40,3 +40,13 @@ def btf(image: Path) -> bytes:
                 return bytes(section.data())
             at = data.find(magic, at + 1)
     raise ValueError(f"no kernel was found in {image}")
+
+
+def module_btf(modules: Path, name: str) -> bytes:
+    """The section .BTF of a module; empty where there is no such module."""
+    for path in modules.glob(f"**/{name}.ko*"):
+        data = path.read_bytes()
+        unpack = next((unpack for magic, unpack in _PACKED.items() if data.startswith(magic)), None)
+        section = ELFFile(io.BytesIO(unpack(data) if unpack else data)).get_section_by_name(".BTF")
+        return bytes(section.data()) if section is not None else b""
+    return b""
