@@ -212,6 +212,8 @@ def _snapshot_faults(found: Plugins, snapshot: Snapshot, what: str) -> Iterator[
     except (TypeError, ValueError) as error:
         yield f"{what}: cannot be written as JSON: {error}"
         return
+    if not tables:
+        return  # nothing was drained yet; a run drains before it exports
     with tempfile.TemporaryDirectory() as folder:
         for exporter in found.names(EXPORTERS):
             try:
