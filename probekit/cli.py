@@ -297,6 +297,9 @@ def _progress(snapshot: Snapshot) -> None:
         parts.append(
             f"{distribution.events:,} {distribution.name}  {shown} {distribution.unit if shown else ''}".rstrip()
         )
+    if not figures.distributions:
+        totals = {name: value for name, value in figures.summary.items() if name.startswith("total_")}
+        parts += [f"{value:,} {name.removeprefix('total_')}" for name, value in totals.items()]
     lost = sum(figures.lost.values())
     parts.append(f"lost {lost:,}" if lost else "nothing lost")
     click.echo("  ".join(parts), err=True)

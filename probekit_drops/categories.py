@@ -90,7 +90,7 @@ _FUNCTIONS = {  # without a reason, or with NOT_SPECIFIED
     "__udpv6_queue_rcv_skb kfree_skb_list __dev_queue_xmit __dev_xmit_skb enqueue_to_backlog tcp_add_backlog "
     "tcp_v4_syn_recv_sock tcp_v6_syn_recv_sock tcp_conn_request sock_queue_rcv_skb raw_rcv",
     Category.ROUTING: "ip_forward ip6_forward ip_error ip_rcv_finish ip_rcv_finish_core ip6_pkt_drop ip_local_out "
-    "arp_error_report ndisc_error_report neigh_invalidate __neigh_event_send ip_output ip6_output "
+    "ip6_mc_input arp_error_report ndisc_error_report neigh_invalidate __neigh_event_send ip_output ip6_output "
     "ip_finish_output2 ip6_finish_output2 arp_process",
     Category.MALFORMED: "ip_rcv_core ip_rcv_core.isra.0 ip6_rcv_core ip6_rcv_core.isra.0 icmp_rcv icmpv6_rcv",
     Category.TCP_STATE: "tcp_validate_incoming tcp_data_queue tcp_rcv_state_process tcp_rcv_established tcp_drop "

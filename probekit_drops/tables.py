@@ -78,7 +78,7 @@ def reasons(found: list[Place], values: Mapping[str, Array], name: str) -> Table
             Column("flows", flows[by_drops], help="rows in the table of flows"),
             Column("next", _texts(NEXT[p.category] for p in rows), label=True, help="what to look at"),
         ),
-        headline=("category", "reason", "function", "hook", "chain", "drops"),
+        headline=("category", "reason", "function", "hook", "chain", "drops", "next"),
     )
 
 
