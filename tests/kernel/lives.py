@@ -34,7 +34,7 @@ def live_and_die(here: Namespace, there: Namespace, times: dict[str, int]) -> li
         for kind in KINDS[:4]:  # `ip netns exec` becomes the program that it runs
             ends += here.do(lambda: [end for _ in range(times[kind]) for end in _close(port, kind, server.pid)])  # noqa: B023
         ends += here.do(lambda: _refused(times["refused"]))
-        with delayed(here, there, 0.02) as (_, address):
+        with delayed(here, there, 0.25) as (_, address):
             ends += _both(here, there, address, times["both"])
             ends += _time_out(here, "10.97.0.9", times["times out"])
     return ends
@@ -80,16 +80,18 @@ def _refused(times: int) -> list[End]:
 
 
 def _both(here: Namespace, there: Namespace, address: str, times: int) -> list[End]:
-    """Each end closes before the other's FIN has come."""
-    ends: list[End] = []
+    """Each end closes before the other's FIN has come: there is a quarter of a second for that."""
     with there.listen(address) as listener:
-        for _ in range(times):
-            with here.socket() as client:
-                client.connect(listener.getsockname())
-                peer, _ = listener.accept()
-                ends.append((*_names(client), "client", "fin", "both", os.getpid()))
-                client.close()
-                peer.close()
+        clients = [here.socket() for _ in range(times)]
+        for client in clients:
+            client.setblocking(False)
+            client.connect_ex(listener.getsockname())
+        peers = {peer.getpeername(): peer for peer in (listener.accept()[0] for _ in clients)}
+    ends = [(*_names(client), "client", "fin", "both", os.getpid()) for client in clients]
+    for client in clients:
+        peer = peers[client.getsockname()]
+        client.close()
+        peer.close()
     return ends
 
 
