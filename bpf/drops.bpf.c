@@ -22,6 +22,7 @@ struct counters {
   u64 flows;
   u64 unlisted;    /* drops of flows that found no room, counted by place */
   u64 uncounted;   /* nor did their place */
+  u64 interrupted; /* on a CPU where three programs were under way */
   u64 layers_full; /* packets of a layer that found no room */
   u64 sent;        /* events */
   u64 held_back;   /* beyond the rate */
@@ -70,7 +71,16 @@ struct drop_place {
 BPF_TABLE("hash", struct drop_flow, struct drop_count, flows, FLOWS);
 BPF_TABLE("hash", struct drop_place, struct drop_count, places, PLACES);
 BPF_TABLE("hash", struct hook_place, struct hook_entry, hooks, HOOK_PLACES);
-BPF_PERCPU_ARRAY(hook_scratches, struct hook_scratch, 1);
+
+/* What a program works on. It is no variable of the program because the verifier would know its contents, and follow
+ * every combination of them. A softirq may interrupt a process on the same CPU, and an interrupt both. */
+struct drop_scratch {
+  u64 busy;
+  struct drop_flow flow;
+  struct hook_scratch hook;
+};
+
+BPF_PERCPU_ARRAY(scratches, struct drop_scratch, 3);
 BPF_ARRAY(flow_number, u64, 1);
 
 #ifdef EVENT_PAGES
@@ -146,7 +156,7 @@ static __always_inline u64 owner_of(struct sock *sk, u32 *uid) {
 static __always_inline void keep_hook(struct drop_flow *flow, struct net *net) {
   struct hook_place place = {.netns = flow->netns, .family = flow->family, .hook = flow->hook};
   u16 count = 0;
-  u64 at = registered_at(net, flow->family, flow->hook, &count);
+  u64 at = registered_at(address_of(net), flow->family, flow->hook, &count);
 
   for (u32 i = 0; i < NF_ENTRIES; i++) {
     struct hook_entry entry = {};
@@ -159,27 +169,35 @@ static __always_inline void keep_hook(struct drop_flow *flow, struct net *net) {
   }
 }
 
-/* Hook, family and chain of a packet that netfilter dropped, if they are found. */
-static __always_inline void locate(struct drop_flow *flow, u64 *ctx, struct net *net, struct net_device *device) {
-  u32 zero = 0;
-  struct hook_scratch *s = hook_scratches.lookup(&zero);
-  u64 at, word;
+/* The namespace of a packet that netfilter has: its device's, or its sender's where it has none yet. Numbers, not
+ * pointers: the verifier would follow each kind of them through the whole search. */
+static __always_inline u64 netfilter_net(u64 device, struct sk_buff *skb) {
+  u64 net = 0, sk = address_of(skb->sk);
 
-  if (!s || !net || s->busy)
-    return;
-  s->busy = 1;
+  if (device)
+    bpf_probe_read_kernel(&net, sizeof(net), (void *)(device + __builtin_offsetof(struct net_device, nd_net)));
+  else
+    bpf_probe_read_kernel(&net, sizeof(net), (void *)(sk + __builtin_offsetof(struct sock, __sk_common.skc_net)));
+  return net;
+}
+
+/* Hook, family and chain of a packet that netfilter dropped, if they are found. */
+static __always_inline void locate(struct drop_scratch *scratch, u64 *ctx, struct sk_buff *skb) {
+  struct hook_scratch *s = &scratch->hook;
+  struct drop_flow *flow = &scratch->flow;
+  u64 device = address_of(skb->dev), net = netfilter_net(device, skb), at, word;
+
   read_stack(s, ctx);
-  find_state(s, address_of(net), address_of(device));
+  find_state(s, net, device);
   at = s->at;
-  if (at < STACK_WORDS) {
-    word = s->words[at];
-    flow->hook = word;
-    flow->family = STATE_FAMILY(word);
-    read_chains(s, net, flow->family, flow->hook);
-    find_chain(s);
-    flow->chain = s->chain;
-  }
-  s->busy = 0;
+  if (at >= STACK_WORDS)
+    return;
+  word = s->words[at];
+  flow->hook = word;
+  flow->family = STATE_FAMILY(word);
+  read_chains(s, net, flow->family, flow->hook);
+  find_chain(s);
+  flow->chain = s->chain;
 }
 
 static __always_inline struct drop_count *place_of(struct drop_flow *flow) {
@@ -287,49 +305,93 @@ static __always_inline bool by_netfilter(u32 reason) {
 #endif
 }
 
-static __always_inline void drop(u64 *ctx, u32 reason, struct sock *receiver) {
-  struct sk_buff *skb = opaque(ctx[0]);
-  struct drop_flow flow = {.location = ctx[1], .reason = reason, .hook = NO_HOOK};
-  struct drop_origin from = {.device = skb->dev, .sk = receiver ? receiver : skb->sk};
-  struct drop_count *count;
-  u16 family = from.sk ? from.sk->__sk_common.skc_family : 0;
-  u32 flags, length = skb->len;
+static __always_inline struct drop_scratch *take_scratch(void) {
+#pragma unroll
+  for (u32 level = 0; level < 3; level++) {
+    u32 index = level;
+    struct drop_scratch *s = scratches.lookup(&index);
 
-  from.net = net_of(from.device);
-  if (!from.net) {
-    from.device = NULL;
-    if (from.sk)
-      from.net = from.sk->__sk_common.skc_net.net;
+    if (s && !s->busy) {
+      s->busy = 1;
+      return s;
+    }
   }
-  if (family == FAMILY_UNIX || family == FAMILY_NETLINK || (!skb->protocol && !from.device)) {
+  return NULL;
+}
+
+/* Whose packet it is, and where; false for what is no packet. */
+static __always_inline bool trace_back(struct drop_origin *from, struct sk_buff *skb, struct sock *receiver) {
+  u16 family = 0;
+
+  from->device = skb->dev;
+  from->net = net_of(from->device);
+  from->sk = receiver ? receiver : skb->sk;
+  if (from->sk)
+    family = from->sk->__sk_common.skc_family;
+  if (!from->net) {
+    from->device = NULL;
+    if (from->sk)
+      from->net = from->sk->__sk_common.skc_net.net;
+  }
+  return family != FAMILY_UNIX && family != FAMILY_NETLINK && (skb->protocol || from->device);
+}
+
+static __always_inline void count_drop(struct drop_flow *flow, struct drop_origin *from, struct sk_buff *skb,
+                                       u32 flags) {
+  struct drop_count *count = flows.lookup(flow);
+
+  COUNT(drops);
+  if (!count)
+    count = add_flow(flow, from);
+  if (!count)
+    return;
+  __sync_fetch_and_add(&count->drops, 1);
+  __sync_fetch_and_add(&count->packets, packets_of(skb));
+  __sync_fetch_and_add(&count->bytes, skb->len);
+  count->flags |= flags;
+}
+
+static __always_inline void describe(struct drop_scratch *s, u64 *ctx, u32 reason, struct sock *receiver) {
+  struct sk_buff *skb = opaque(ctx[0]);
+  struct drop_flow *flow = &s->flow;
+  struct drop_origin from = {};
+  u32 flags;
+
+  __builtin_memset(flow, 0, sizeof(*flow));
+  flow->location = ctx[1];
+  flow->reason = reason;
+  flow->hook = NO_HOOK;
+  if (by_netfilter(reason))
+    locate(s, ctx, skb);
+  flags = read_packet(flow, skb);
+  if (!trace_back(&from, skb, receiver)) {
     COUNT(not_packets);
     return;
   }
   if (from.net)
-    flow.netns = from.net->ns.inum;
-  flow.ifindex = from.device ? from.device->ifindex : skb->skb_iif;
-  flags = read_packet(&flow, skb);
-  if (from.sk && flow.protocol == PROTOCOL_TCP)
-    flow.state = from.sk->__sk_common.skc_state;
-  if (!wanted(&flow)) {
+    flow->netns = from.net->ns.inum;
+  flow->ifindex = from.device ? from.device->ifindex : skb->skb_iif;
+  if (from.sk && flow->protocol == PROTOCOL_TCP)
+    flow->state = from.sk->__sk_common.skc_state;
+  if (!wanted(flow)) {
     COUNT(filtered);
     return;
   }
-  COUNT(drops);
-  if (by_netfilter(reason))
-    locate(&flow, ctx, from.net, from.device);
-  count = flows.lookup(&flow);
-  if (!count)
-    count = add_flow(&flow, &from);
-  if (count) {
-    __sync_fetch_and_add(&count->drops, 1);
-    __sync_fetch_and_add(&count->packets, packets_of(skb));
-    __sync_fetch_and_add(&count->bytes, length);
-    count->flags |= flags;
-  }
+  count_drop(flow, &from, skb, flags);
 #ifdef EVENT_PAGES
-  emit(ctx, &flow, &from, length, flags);
+  emit(ctx, flow, &from, skb->len, flags);
 #endif
+}
+
+static __always_inline void drop(u64 *ctx, u32 reason, struct sock *receiver) {
+  struct drop_scratch *s = take_scratch();
+
+  if (!s) {
+    COUNT(interrupted);
+    return;
+  }
+  describe(s, ctx, reason, receiver);
+  s->busy = 0;
 }
 
 /* The tracepoint's arguments grew over the years: a kernel refuses to load what asks for more than it has. */

@@ -166,7 +166,7 @@ class DropsAggregator:
     def _lost(self) -> dict[str, int]:
         count = self._counters.get
         return {
-            "drops_uncounted": count("uncounted", 0),
+            "drops_uncounted": count("uncounted", 0) + count("interrupted", 0),
             "layers_full": count("layers_full", 0),
             "events_ring_full": count("events_lost", 0),
         }

@@ -55,7 +55,7 @@ def plan(config: DropsConfig, kernel: KernelFacts) -> AttachPlan:
         sources.insert(0, Source("events", SourceKind.RING))
     return AttachPlan(
         source=bpf_folder() / "drops.bpf.c",
-        observations=(_drops(), *_layers(config, kernel)),
+        observations=(_drops(kernel), *_layers(config, kernel)),
         sources=tuple(sources),
         defines=defines,
     )
@@ -72,9 +72,9 @@ def _facts(kernel: KernelFacts) -> dict[str, int]:
     return facts | {macro: offset for macro, offset in offsets.items() if offset is not None}
 
 
-def _drops() -> Observation:
-    """The tracepoint's arguments grew: which ones this kernel has is found by loading."""
-    programs = ("drop_with_receiver", "drop_with_reason", "drop_alone")
+def _drops(kernel: KernelFacts) -> Observation:
+    """The tracepoint's arguments grew. Where there are reasons, doing without them is no alternative."""
+    programs = ("drop_with_receiver", "drop_with_reason") if kernel.has_name("skb_drop_reason") else ("drop_alone",)
     return Observation("drops", tuple(AttachPoint(Way.TRACEPOINT, "kfree_skb", program) for program in programs))
 
 

@@ -80,6 +80,8 @@ _REASONS = {
 _WITH_FUNCTION = {
     ("IP_INHDR", "ip_forward"): Category.ROUTING,  # no hops left
     ("IP_INHDR", "ip6_forward"): Category.ROUTING,
+    ("NOT_SPECIFIED", "tcp_v4_rcv"): Category.TCP_STATE,  # a closed port has a reason, where there are reasons
+    ("NOT_SPECIFIED", "tcp_v6_rcv"): Category.TCP_STATE,
 }
 
 _FUNCTIONS = {  # without a reason, or with NOT_SPECIFIED
@@ -102,6 +104,7 @@ _FUNCTIONS = {  # without a reason, or with NOT_SPECIFIED
 }
 
 _TIME_WAIT = 6
+_FIN, _SYN = 1, 2
 _OF_REASON = {reason: category for category, reasons in _REASONS.items() for reason in reasons.split()}
 _OF_FUNCTION = {function: category for category, names in _FUNCTIONS.items() for function in names.split()}
 SAYS_NOTHING = ("NOT_SPECIFIED", "")
@@ -112,16 +115,21 @@ def short(reason: str) -> str:
     return reason.removeprefix("SKB_").removeprefix("DROP_REASON_")
 
 
-def categorize(reason: str, function: str, state: int) -> Category:
+def categorize(reason: str, function: str, state: int, flags: int = 0) -> Category:
     """The category of a drop.
 
     Args:
         reason: Its short name; empty where the kernel gives none.
         function: The function that dropped.
         state: Of the TCP socket that it belonged to, 0 where it is not known.
+        flags: TCP's, all that were seen.
     """
-    if reason not in SAYS_NOTHING:
-        return _WITH_FUNCTION.get((reason, function)) or _OF_REASON.get(reason, Category.OTHER)
-    if state == _TIME_WAIT and function in ("tcp_v4_rcv", "tcp_v6_rcv"):  # the connection's last segments end here
+    # the last segments of a connection end there; before 6.11 nothing says of which socket
+    ending = state == _TIME_WAIT or (not state and flags & (_FIN | _SYN) == _FIN)
+    if ending and reason in SAYS_NOTHING and function in ("tcp_v4_rcv", "tcp_v6_rcv"):
         return Category.NORMAL
+    if (reason, function) in _WITH_FUNCTION:
+        return _WITH_FUNCTION[reason, function]
+    if reason not in SAYS_NOTHING:
+        return _OF_REASON.get(reason, Category.OTHER)
     return _OF_FUNCTION.get(function, Category.OTHER)

@@ -79,13 +79,13 @@ class Namer:
         """Where and why a flow's packets were dropped.
 
         Args:
-            row: Of `struct drop_flow`.
+            row: Of `struct drop_flow`, with its TCP flags.
             entries: Functions registered at hooks, by namespace, family and hook.
         """
         location, number, state = int(row["location"]), int(row["reason"]), int(row["state"])
         function, _ = self.symbols.function(location)
         reason = self.reason(number)
-        category = categorize(reason, function, state)
+        category = categorize(reason, function, state, int(row["flags"]))
         hook = chain = ""
         if int(row["hook"]) != NO_HOOK and category is Category.FIREWALL:
             family, at = int(row["family"]), int(row["hook"])

@@ -27,7 +27,7 @@ _STATES = (
     "last-ack", "listen", "closing", "new-syn-recv", "bound-inactive",
 )  # fmt: skip
 _COUNTED = ("drops", "packets", "bytes")
-_SAME_PLACE = ("location", "reason", "netns", "chain", "hook", "family", "state")
+_SAME_PLACE = ("location", "reason", "netns", "chain", "hook", "family", "state", "flags")
 NOT_GIVEN = "(not given)"
 OTHERS = "(other flows)"
 

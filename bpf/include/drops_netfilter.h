@@ -42,9 +42,8 @@ struct hook_place {
   u8 reserved;
 };
 
-/* Too much for a program's stack. One a CPU: a program that interrupts another one there does without. */
+/* Too much for a program's stack. */
 struct hook_scratch {
-  u64 busy;
   u64 at; /* word at which the state was found; read back, so that the verifier does not follow each word of its own */
   u64 chain;
   u64 words[STACK_WORDS + STATE_WORDS];
@@ -74,17 +73,35 @@ static __always_inline void read_stack(struct hook_scratch *s, u64 *ctx) {
       __builtin_memset(&s->words[i * STACK_CHUNK], 0, 8 * STACK_CHUNK);
 }
 
+/* 1 where the number is negative, else 0. What could be branches is arithmetic here: the verifier follows both sides of
+ * each branch, and there would be thousands. New ones do the same with masks of all ones, which these are therefore
+ * not. */
+static __always_inline u64 is_negative(u64 number) {
+  asm volatile("%0 >>= 63" : "+r"(number));
+  return number;
+}
+
+static __always_inline u64 is_equal(u64 one, u64 two) {
+  u64 different = one ^ two;
+
+  return is_negative(different | -different) ^ 1;
+}
+
 /* The state's word. A packet that is sent may have no device yet. */
 static __always_inline void find_state(struct hook_scratch *s, u64 net, u64 device) {
+  u64 no_device = is_equal(device, 0);
+
   s->at = STACK_WORDS;
+#pragma nounroll
   for (u32 i = 0; i < STACK_WORDS; i++) {
     u64 *w = &s->words[i];
-
     u64 in = w[STATE_FIELD(in)], out = w[STATE_FIELD(out)], next = w[STATE_FIELD(okfn)];
+    u64 known = (is_equal(in, device) | is_equal(out, device)) & (no_device ^ 1);
+    u64 leaving = is_equal(in, 0) & is_negative(out) & no_device;
+    u64 found = is_equal(w[STATE_FIELD(net)], net) & (is_negative(next) | is_equal(next, 0)) &
+                is_negative((w[0] & 0xff) - NF_HOOKS) & (known | leaving);
 
-    if (w[STATE_FIELD(net)] != net || (next && (s64)next >= 0) || (u8)w[0] >= NF_HOOKS)
-      continue;
-    if (device ? (in == device || out == device) : (!in && (s64)out < 0)) {
+    if (found) {
       s->at = i;
       break;
     }
@@ -92,13 +109,13 @@ static __always_inline void find_state(struct hook_scratch *s, u64 net, u64 devi
 }
 
 /* The functions registered at a hook. */
-static __always_inline u64 registered_at(struct net *net, u8 family, u8 hook, u16 *count) {
+static __always_inline u64 registered_at(u64 net, u8 family, u8 hook, u16 *count) {
   u64 at = 0, hooks = 0;
 
   if (family == NF_IPV4)
-    hooks = address_of(net) + __builtin_offsetof(struct net, nf.hooks_ipv4);
+    hooks = net + __builtin_offsetof(struct net, nf.hooks_ipv4);
   else if (family == NF_IPV6)
-    hooks = address_of(net) + __builtin_offsetof(struct net, nf.hooks_ipv6);
+    hooks = net + __builtin_offsetof(struct net, nf.hooks_ipv6);
   *count = 0;
   if (!hooks || hook >= NF_HOOKS)
     return 0;
@@ -108,7 +125,7 @@ static __always_inline u64 registered_at(struct net *net, u8 family, u8 hook, u1
   return at + __builtin_offsetof(struct nf_hook_entries, hooks);
 }
 
-static __always_inline void read_chains(struct hook_scratch *s, struct net *net, u8 family, u8 hook) {
+static __always_inline void read_chains(struct hook_scratch *s, u64 net, u8 family, u8 hook) {
   struct nf_hook_entry entry = {};
   u16 count = 0;
   u64 at = registered_at(net, family, hook, &count);
@@ -125,17 +142,17 @@ static __always_inline void read_chains(struct hook_scratch *s, struct net *net,
 /* Of the functions' arguments the one that is nearest on the stack: further away there may be older ones. */
 static __always_inline void find_chain(struct hook_scratch *s) {
   s->chain = 0;
+#pragma nounroll
   for (u32 i = 0; i < CHAIN_WORDS; i++) {
-    u64 word = s->words[i];
+    u64 word = s->words[i], found = 0;
 
-    if ((s64)word >= 0)
-      continue;
 #pragma unroll
     for (u32 j = 0; j < NF_ENTRIES; j++)
-      if (word == s->chains[j]) {
-        s->chain = word;
-        return;
-      }
+      found |= is_equal(word, s->chains[j]);
+    if (found & is_negative(word)) {
+      s->chain = word;
+      break;
+    }
   }
 }
 

@@ -9,18 +9,22 @@ import numpy as np
 from ..model import Array
 
 KALLSYMS = Path("/proc/kallsyms")
+MODULES = Path("/proc/modules")
 _CODE = "tTwW"
 
 
 class Symbols:
-    """Names addresses. The kernel's list is read when the first name is asked for, and again for what is newer.
+    """Names addresses. The kernel's list is read when a new address is asked for, and modules have come or gone.
 
     Args:
         path: Lines of address, kind, name and, for a module's, the module in brackets.
+        modules: What changes with the modules that are loaded; a kernel without modules has no such file.
     """
 
-    def __init__(self, path: Path = KALLSYMS) -> None:
+    def __init__(self, path: Path = KALLSYMS, modules: Path = MODULES) -> None:
         self._path = path
+        self._modules = modules
+        self._loaded: bytes | None = None
         self._starts: Array | None = None
         self._names: list[str] = []
         self._known: dict[int, tuple[str, int]] = {}
@@ -41,16 +45,17 @@ class Symbols:
         return f"{name}+{offset:#x}" if offset else name
 
     def _find(self, address: int) -> tuple[str, int]:
-        if self._starts is None:
-            self._read()
-        assert self._starts is not None
+        loaded = self._modules.read_bytes() if self._modules.exists() else b""
+        if self._starts is None or loaded != self._loaded:
+            self._starts = self._read()
+            self._loaded = loaded
         # a call may be a function's last instruction, and its return address the next function's first
         place = int(np.searchsorted(self._starts, max(address - 1, 0), "right")) - 1
         if place < 0 or not self._starts[place]:
             return f"{address:#x}", 0
         return self._names[place], address - int(self._starts[place])
 
-    def _read(self) -> None:
+    def _read(self) -> Array:
         starts, names = [], []
         with self._path.open(encoding="utf-8", errors="replace") as lines:
             for line in lines:
@@ -59,5 +64,6 @@ class Symbols:
                     starts.append(int(head, 16))
                     names.append(rest[2:].split(maxsplit=1)[0])
         order = np.argsort(np.array(starts, np.uint64), kind="stable")
-        self._starts = np.array(starts, np.uint64)[order]
         self._names = [names[place] for place in order.tolist()]
+        ordered: Array = np.array(starts, np.uint64)[order]
+        return ordered

@@ -31,6 +31,15 @@ def test_reason_function_and_state_decide(reason: str, function: str, state: int
     assert categorize(reason, function, state) is category
 
 
+def test_the_end_of_a_connection_is_told_by_its_flags_where_its_socket_is_not_known() -> None:
+    fin, syn = 0x11, 0x02
+    assert categorize("NOT_SPECIFIED", "tcp_v4_rcv", 0, fin) is Category.NORMAL
+    assert categorize("", "tcp_v6_rcv", 0, fin) is Category.NORMAL
+    assert categorize("NOT_SPECIFIED", "tcp_v4_rcv", 1, fin) is Category.TCP_STATE
+    assert categorize("", "tcp_v4_rcv", 0, fin | syn) is Category.NO_SOCKET
+    assert categorize("NO_SOCKET", "tcp_v4_rcv", 0, fin) is Category.NO_SOCKET
+
+
 def test_every_category_says_what_to_look_at_next() -> None:
     assert set(NEXT) == set(Category)
 

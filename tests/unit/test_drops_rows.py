@@ -30,7 +30,7 @@ def namer(tmp_path: Path) -> Namer:
 def _row(location: int = 0xFFFFFFFF810003E8, reason: int = 12, chain: int = 0, hook: int = _INPUT) -> dict[str, Any]:
     return {
         "location": location, "reason": reason, "state": 0, "netns": _NETNS, "family": _IPV4, "hook": hook,
-        "chain": chain,
+        "chain": chain, "flags": 0,
     }  # fmt: skip
 
 

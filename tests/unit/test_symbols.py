@@ -16,7 +16,7 @@ ffffffff81000280 D data
 def _symbols(folder: Path, lines: str = _LINES) -> Symbols:
     path = folder / "kallsyms"
     path.write_text(lines)
-    return Symbols(path)
+    return Symbols(path, folder / "modules")
 
 
 def test_an_address_belongs_to_the_function_before_it(tmp_path: Path) -> None:
@@ -32,3 +32,12 @@ def test_a_return_address_behind_a_functions_last_call_is_that_functions(tmp_pat
 def test_hidden_addresses_stay_numbers(tmp_path: Path) -> None:
     symbols = _symbols(tmp_path, "0000000000000000 T first\n0000000000000000 T second\n")
     assert symbols.text(0xFFFFFFFF81000042) == "0xffffffff81000042"
+
+
+def test_a_module_that_is_loaded_later_is_found(tmp_path: Path) -> None:
+    symbols = _symbols(tmp_path)
+    assert symbols.text(0xFFFFFFFF81000242) == "third+0x42"
+    (tmp_path / "kallsyms").write_text(_LINES + "ffffffff81000250 t fourth\t[new]\n")
+    assert symbols.text(0xFFFFFFFF81000252) == "third+0x52"
+    (tmp_path / "modules").write_text("new")
+    assert symbols.text(0xFFFFFFFF81000253) == "fourth+0x3"
