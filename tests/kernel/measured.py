@@ -30,7 +30,7 @@ def measured(folder: Path, *arguments: str, space: Namespace | None = None) -> I
     result["pid"] = process.pid
     try:
         end = time.monotonic() + PATIENCE
-        while "measuring" not in messages.read_text():
+        while not path.exists():  # after the first interval everything is there that figures are made of
             assert process.poll() is None, messages.read_text()
             assert time.monotonic() < end, messages.read_text()
             time.sleep(0.05)
