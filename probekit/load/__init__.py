@@ -22,7 +22,7 @@ _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
 _NAMED = {Way.TRACEPOINT: "tracepoint", Way.FENTRY: "fentry", Way.FEXIT: "fentry"}  # what their targets' ids go by
-_OF_DEVICE = (Way.XDP, Way.XDP_EXIT, Way.TCX_INGRESS, Way.TCX_EGRESS)
+_OF_DEVICE = (Way.XDP, Way.XDP_EXIT, Way.XDP_RUNS, Way.TCX_INGRESS, Way.TCX_EGRESS)
 LAYOUT = "_layout"
 """A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
 
@@ -44,6 +44,7 @@ class Loaded:
         self._plan = plan
         self._kernel = kernel
         self._forbidden: dict[Way, str] = {}
+        self._before: dict[AttachPoint, int] = {}
         self._links = ExitStack()
         self._descriptors = ExitStack()
 
@@ -104,7 +105,7 @@ class Loaded:
         for point in points:
             reason = self.try_point(point)
             if reason is None:
-                return Attached(name, point, tuple(refused))
+                return Attached(name, point, tuple(refused), self._before.get(point, 0))
             refused.append(Refusal(point, reason))
         if needed:
             ways = "\n".join(f"  {r.point.way.value} {r.point.target}: {r.reason}" for r in refused)
@@ -126,6 +127,8 @@ class Loaded:
                 return f"this kernel has no such {what}"
         elif point.way in _OF_DEVICE:
             self._find_device(point.target)
+        if point.way is Way.XDP_RUNS:
+            return self._count_runs(point)
         if point.way is Way.XDP_EXIT:
             try:
                 of_program, target = bpf.xdp_program(point.target)
@@ -136,6 +139,14 @@ class Loaded:
         finally:
             if of_program:
                 os.close(of_program)
+
+    def _count_runs(self, point: AttachPoint) -> str | None:
+        try:
+            self._before[point] = bpf.xdp_runs(point.target)
+            self._links.callback(os.close, bpf.enable_stats())
+        except OSError as error:
+            return f"{error.strerror}"
+        return None
 
     def _find_device(self, name: str) -> None:
         """A device that is not there is no fact about the kernel, but a mistake.
