@@ -224,34 +224,28 @@ def xdp_program(device: str) -> tuple[int, int]:
         raise
 
 
-class XdpRuns:
-    """How often the XDP program of a device runs, whoever loaded it.
+def xdp_runs(device: str) -> int:
+    """How often the XDP program of a device has run while somebody held `enable_stats`, whoever loaded it.
 
-    The kernel counts that while somebody holds BPF_ENABLE_STATS (5.8); nothing is attached and nothing replaced. A
-    program that is attached to several devices is counted for all of them.
+    A program that is attached to several devices is counted for all of them.
 
     Raises:
-        OSError: The device has none, or the kernel does not count.
+        OSError: The device has none.
     """
+    fd = _xdp_descriptor(device)
+    try:
+        return program_info(fd)["run_count"]
+    finally:
+        os.close(fd)
 
-    def __init__(self, device: str) -> None:
-        self._fds = [_xdp_descriptor(device)]
-        try:
-            self._fds.append(_bpf(_ENABLE_STATS, struct.pack("=I", 0)))
-        except BaseException:
-            self.close()
-            raise
-        self._before = program_info(self._fds[0])["run_count"]
 
-    def count(self) -> int:
-        """Runs since this was made."""
-        return program_info(self._fds[0])["run_count"] - self._before
+def enable_stats() -> int:
+    """The kernel counts runs of all programs until the descriptor is closed (BPF_ENABLE_STATS, 5.8).
 
-    def close(self) -> None:
-        """The kernel stops counting, unless somebody else asked for it too."""
-        for fd in self._fds:
-            os.close(fd)
-        self._fds = []
+    Raises:
+        OSError: It does not.
+    """
+    return _bpf(_ENABLE_STATS, struct.pack("=I", 0))
 
 
 def _xdp_descriptor(device: str) -> int:

@@ -33,6 +33,7 @@ class Way(str, enum.Enum):
     TRACEPOINT = "tracepoint"  # a raw tracepoint whose arguments have BTF types
     XDP = "xdp"  # on a device that has no XDP program
     XDP_EXIT = "xdp exit"  # at the end of the XDP program that a device has
+    XDP_RUNS = "xdp runs"  # no program of ours: the kernel counts how often the device's runs
     TCX_INGRESS = "tcx ingress"  # before every other program there
     TCX_EGRESS = "tcx egress"
     NETFILTER = "netfilter"  # a function at hooks of this network namespace
@@ -49,7 +50,7 @@ class AttachPoint:
         target: The kernel's name of the function, tracepoint or kind of object; of XDP and TC the device's; of
             netfilter FAMILIES/HOOKS/PRIORITY in numbers, with commas between several; of a cgroup its folder, / for the
             root.
-        program: The C function that is attached.
+        program: The C function that is attached; empty where the kernel itself counts.
     """
 
     way: Way
@@ -123,7 +124,7 @@ class AttachPlan:
 
     def programs(self) -> tuple[str, ...]:
         """The C functions that may be attached, each once, in the plan's order."""
-        return tuple(dict.fromkeys(point.program for o in self.observations for point in o.points))
+        return tuple(dict.fromkeys(point.program for o in self.observations for point in o.points if point.program))
 
 
 @frozen
@@ -213,11 +214,13 @@ class Attached:
         observation: Its name.
         point: What was attached; None where nothing could be and the probe does without.
         refused: Better ways that did not work here.
+        before: Where the kernel itself counts: what it had counted when the run began.
     """
 
     observation: str
     point: AttachPoint | None
     refused: tuple[Refusal, ...] = ()
+    before: int = 0
 
 
 @frozen

@@ -26,8 +26,7 @@ class DropsAggregator:
     def __init__(self, config: DropsConfig, attached: tuple[Attached, ...] = ()) -> None:
         self._config = config
         self._programs = {entry.point.program for entry in attached if entry.point is not None}
-        unseen = [d for d in config.devices if any(e.observation == f"xdp {d}" and e.point is None for e in attached)]
-        self._runs = funnel.xdp_runs(unseen)
+        self._attached = attached
         self._namer = Namer()
         self._flows: Mapping[str, Array] = {}
         self._places: Mapping[str, Array] = {}
@@ -97,7 +96,7 @@ class DropsAggregator:
     def _funnel(self) -> Table | None:
         if not self._config.layers:
             return None
-        runs = {device: counter.count() for device, counter in self._runs.items()}
+        runs = funnel.xdp_runs(self._attached)
         return funnel.table(self._layers, self._own, self._config.devices, self._programs, runs)
 
     def _take_flows(self, values: Mapping[str, Array]) -> None:

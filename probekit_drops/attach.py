@@ -88,6 +88,7 @@ def _layers(config: DropsConfig, kernel: KernelFacts) -> Iterator[Observation]:
                 f"xdp {device}",
                 AttachPoint(Way.XDP_EXIT, device, "xdp_verdict"),
                 AttachPoint(Way.XDP, device, "xdp_own"),
+                AttachPoint(Way.XDP_RUNS, device, ""),
             )
     if "device" in config.layers:
         yield optional("received", AttachPoint(Way.TRACEPOINT, "netif_receive_skb", "received"))

@@ -9,8 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import numpy as np
 from attrs import frozen
 
-from probekit import Column, Table
-from probekit.bpf import XdpRuns
+from probekit import Attached, Column, Table, Way, bpf
 from probekit.model import Array
 
 from .values import Point
@@ -63,12 +62,13 @@ STEPS = (
 )
 
 
-def xdp_runs(devices: Iterable[str]) -> dict[str, XdpRuns]:
-    """Counters of the XDP programs that devices have, for those that have one and a kernel that counts."""
+def xdp_runs(attached: Iterable[Attached]) -> dict[str, int]:
+    """How often the XDP programs of devices ran during the run, where nothing could be attached to their end."""
     found = {}
-    for device in devices:
-        with contextlib.suppress(OSError):
-            found[device] = XdpRuns(device)
+    for entry in attached:
+        if entry.point is not None and entry.point.way is Way.XDP_RUNS:
+            with contextlib.suppress(OSError):  # the program is gone
+                found[entry.point.target] = bpf.xdp_runs(entry.point.target) - entry.before
     return found
 
 

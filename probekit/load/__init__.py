@@ -30,7 +30,7 @@ _NAMED = {  # what their targets' ids go by
     Way.TRACEPOINT: "tracepoint", Way.FENTRY: "fentry", Way.FEXIT: "fentry", Way.ITERATOR: "iterator",
 }  # fmt: skip
 _KINDS = {"tracepoint": "tracepoint", "fentry": "function", "iterator": "iterator"}
-_OF_DEVICE = (Way.XDP, Way.XDP_EXIT, Way.TCX_INGRESS, Way.TCX_EGRESS)
+_OF_DEVICE = (Way.XDP, Way.XDP_EXIT, Way.XDP_RUNS, Way.TCX_INGRESS, Way.TCX_EGRESS)
 
 
 class Loaded:
@@ -53,6 +53,7 @@ class Loaded:
         self._forbidden: dict[Way, str] = {}
         self._iterators: list[tuple[int, bool]] = []
         self.unreached = 0
+        self._before: dict[AttachPoint, int] = {}
         self._links = ExitStack()
         self._descriptors = ExitStack()
 
@@ -141,7 +142,7 @@ class Loaded:
         for point in observation.points:
             reason = self.try_point(point, observation.per_namespace)
             if reason is None:
-                return Attached(observation.name, point, tuple(refused))
+                return Attached(observation.name, point, tuple(refused), self._before.get(point, 0))
             refused.append(Refusal(point, reason))
         if observation.needed:
             ways = "\n".join(
@@ -170,6 +171,8 @@ class Loaded:
                 return f"this kernel has no such {_KINDS[_NAMED[point.way]]}"
         elif point.way in _OF_DEVICE:
             self._find_device(point.target)
+        if point.way is Way.XDP_RUNS:
+            return self._count_runs(point)
         if point.way is Way.XDP_EXIT:
             try:
                 of_program, target = bpf.xdp_program(point.target)
@@ -180,6 +183,14 @@ class Loaded:
         finally:
             if of_program:
                 os.close(of_program)
+
+    def _count_runs(self, point: AttachPoint) -> str | None:
+        try:
+            self._before[point] = bpf.xdp_runs(point.target)
+            self._links.callback(os.close, bpf.enable_stats())
+        except OSError as error:
+            return f"{error.strerror}"
+        return None
 
     def _find_device(self, name: str) -> None:
         """A device that is not there is no fact about the kernel, but a mistake.
