@@ -25,7 +25,7 @@ from .table import Outcome, lines
 
 NOT_HERE = "not on this kernel: "
 _FOLDER = "tests/kernel/"
-_LIMIT = 1500.0
+_LIMIT = 1800.0
 _AT_A_TIME = 2
 _outcomes = pytest.StashKey[list[Outcome]]()
 _reports = pytest.StashKey[Path | None]()
