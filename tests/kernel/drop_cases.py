@@ -246,7 +246,9 @@ def tbf_overflow(lab: Lab) -> Expected:
     left, _ = lab.pair()
     left.run("tc", "qdisc", "add", "dev", "v1l", "root", "tbf", "rate", "100kbit", "burst", "2kb", "limit", "4kb")
     left.call(send, SENT, (RIGHT, PORT), 1000)
-    functions = ("__dev_queue_xmit", "__dev_xmit_skb", "kfree_skb_list", "kfree_skb_list_reason")
+    functions = (
+        "__dev_queue_xmit", "__dev_xmit_skb", "kfree_skb_list", "kfree_skb_list_reason", "__tcf_kfree_skb_list",
+    )  # fmt: skip
     lost = _steady(lambda: left.qdisc_drops("v1l"), 1)
     assert 0 < lost < SENT
     return Expected(
