@@ -165,7 +165,7 @@ class Object:
         maps: Its maps.
         programs: Instructions of each C function.
         targets: BTF type id of each function and tracepoint of the plan that this kernel has.
-        files: Source files that `lines` refers to.
+        files: Source files that `lines` refers to; as the cache has them, relative to the plan's folders.
         lines: For each C function where the source line changes: u32 triples of instruction, place in `files`, line.
     """
 

@@ -17,11 +17,10 @@ from ..btf import Types, target_ids
 from ..errors import CompileError, MissingError
 from ..kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
 from ..model import LAYOUT, AttachPlan, MapSpec, Object, SourceKind, Way
-from ..paths import bpf_folder
-from . import headers, layouts, messages, prune, worker
+from . import headers, layouts, messages, prune, sources, worker
 from .cache import Cache, default_folder
 
-_FORMAT = "3"  # changes whenever an object of an older probekit cannot be loaded any more
+_FORMAT = "4"  # changes whenever an object of an older probekit cannot be loaded any more
 
 
 def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = None) -> Object:
@@ -47,7 +46,7 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
     compiled = cache.load(key, version)
     if compiled is not None:
         _check(plan, compiled)  # which sources a plan drains is no part of the key
-        return compiled
+        return sources.located(compiled, plan)
     tree = cache.tree(
         _digest(kernel.btf_digest(), kernel.release, version, Path(headers.__file__).read_bytes()),
         lambda out: headers.make(out, btf, kernel.release, libbcc),
@@ -64,7 +63,7 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
     _check(plan, compiled)
     with contextlib.suppress(MissingError):  # the next start compiles again; this one need not fail
         cache.store(compiled)
-    return compiled
+    return sources.located(compiled, plan)
 
 
 def _check(plan: AttachPlan, compiled: Object) -> None:
@@ -97,14 +96,14 @@ def load_object(plan: AttachPlan, kernel: KernelFacts, folder: Path) -> Object:
             "make one with `probekit compile ... --config FILE --btf BTF --output DIR`; the folder and its files have "
             "to belong to the user who runs, and to be writable by nobody else",
         )
-    return compiled
+    return sources.located(compiled, plan)
 
 
 def object_key(plan: AttachPlan, kernel: KernelFacts) -> str:
     """A digest of all that an object depends on but the version of bcc."""
     return _digest(
         _FORMAT, sys.byteorder, kernel.machine, kernel.btf_digest(), sorted(plan.defines.items()), plan.programs(),
-        sorted(_targets(plan).items()), *(path.read_bytes() for path in _sources(plan, _include(plan))),
+        sorted(_targets(plan).items()), *(path.read_bytes() for path in sources.files(plan)),
     )  # fmt: skip
 
 
@@ -122,15 +121,6 @@ def find_libbcc() -> Path:
                 if library.exists():
                     return library
     raise MissingError("bcc is missing", WITH_BCC)
-
-
-def _include(plan: AttachPlan) -> list[Path]:
-    return [plan.source.parent, *plan.include, bpf_folder() / "include"]
-
-
-def _sources(plan: AttachPlan, include: list[Path]) -> list[Path]:
-    found = {plan.source, *(path for folder in include for path in folder.glob("*.h"))}
-    return sorted(found)
 
 
 def _targets(plan: AttachPlan) -> dict[str, list[str]]:
@@ -161,7 +151,7 @@ def _all_types(tree: Path, plan: AttachPlan, types: Types) -> str:
 
 
 def _words(plan: AttachPlan, *more: Path) -> set[str]:
-    return prune.words_of(path.read_bytes() for path in (*_sources(plan, _include(plan)), *more))
+    return prune.words_of(path.read_bytes() for path in (*sources.files(plan), *more))
 
 
 def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str, compiler: str) -> Object:
@@ -170,7 +160,7 @@ def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str,
         "cflags": [
             f'-DPROBEKIT_TYPES="{header}"',
             "-fms-extensions",  # kernels from 7 on embed a named struct without naming the member
-            *(f"-I{path}" for path in _include(plan)),
+            *(f"-I{path}" for path in sources.folders(plan)),
             *(f"-D{name}={value}" for name, value in plan.defines.items()),
         ],
         "headers": str(tree),
@@ -185,7 +175,7 @@ def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str,
             "--system-site-packages; the package named bcc on PyPI is something else",
         )
     if process.returncode:
-        raise CompileError(*messages.explain(process.stderr, plan.source, _sources(plan, _include(plan))))
+        raise CompileError(*messages.explain(process.stderr, plan.source, sources.files(plan)))
     answer = json.loads(process.stdout)
     return Object(
         key=key,
@@ -193,12 +183,13 @@ def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str,
         maps=tuple(MapSpec(**spec) for spec in answer["maps"]),
         programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},
         targets=target_ids(types, **_targets(plan)),
-        **_lines(answer["lines"], plan.source, process.stderr),
+        **_lines(answer["lines"], plan, process.stderr),
     )
 
 
-def _lines(lines: dict[str, list[tuple[int, str, int]]], source: Path, said: str) -> dict[str, Any]:
+def _lines(lines: dict[str, list[tuple[int, str, int]]], plan: AttachPlan, said: str) -> dict[str, Any]:
     """The fields `files` and `lines` of an object, of what the worker says about the source that bcc rewrote."""
+    source, names = plan.source, sources.names(plan)
     written = messages.origins(source.read_text(encoding="utf-8"), messages.split(said, source)[1])
     files: dict[str, int] = {}
     packed = {}
@@ -207,6 +198,6 @@ def _lines(lines: dict[str, list[tuple[int, str, int]]], source: Path, said: str
         for instruction, file, line in entries:
             if file == str(source) and line <= len(written):
                 line = written[line - 1]
-            records += struct.pack("=III", instruction, files.setdefault(file, len(files)), line)
+            records += struct.pack("=III", instruction, files.setdefault(names.get(file, file), len(files)), line)
         packed[name] = records
     return {"files": tuple(files), "lines": packed}

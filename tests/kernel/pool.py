@@ -38,18 +38,18 @@ def together(port: int, threads: int, work: Callable[[redis.Redis], object]) -> 
 
 
 def crowded(client: redis.Redis) -> None:
-    for _ in range(6):
-        client.blpop(["nothing"], 0.1)
+    for _ in range(3):
+        client.blpop(["nothing"], 0.4)
 
 
 def relaxed(client: redis.Redis) -> None:
-    for _ in range(12):
-        client.blpop(["nothing"], 0.05)
+    for wait in (0.5, *[0.05] * 11):  # the first one long enough for all to be there
+        client.blpop(["nothing"], wait)
         time.sleep(0.1)
 
 
 def idle(client: redis.Redis) -> None:
-    client.blpop(["nothing"], 0.3)
+    client.blpop(["nothing"], 0.5)
     time.sleep(4)
 
 

@@ -10,6 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from probekit import AttachPlan, AttachPoint, Observation, Way, kernel
+from probekit.compile import compile_plan
+from probekit.compile.cache import Cache
+
 from .conftest import PROBEKIT, Probe
 
 
@@ -68,6 +72,21 @@ def test_a_folder_that_others_may_write_is_refused(cached: Path, tmp_path: Path)
     done = a_short_run(XDG_CACHE_HOME=str(tmp_path))
     assert done.returncode == 3
     assert f"the cache folder {folder} can be written by others" in done.stderr
+
+
+def test_a_change_in_any_file_that_is_included_makes_another_object(tmp_path: Path) -> None:
+    source, header, deep = tmp_path / "main.bpf.c", tmp_path / "parts" / "one.h", tmp_path / "parts" / "two.h"
+    header.parent.mkdir()
+    source.write_text('#include "parts/one.h"\nint process_exit(u64 *ctx) { return ANSWER; }\n')
+    header.write_text('#include "two.h"\n')
+    points = (AttachPoint(Way.TRACEPOINT, "sched_process_exit", "process_exit"),)
+    plan = AttachPlan(source=source, observations=(Observation("exit", points),), sources=())
+    programs = []
+    for answer in (0, 1):
+        deep.write_text(f"#define ANSWER {answer}\n")
+        programs.append(compile_plan(plan, kernel.detect(), Cache(tmp_path / "cache")).programs["process_exit"])
+    assert programs[0] != programs[1]
+    assert len(list((tmp_path / "cache").glob("*.object"))) == 2
 
 
 def test_objects_made_before_need_no_compiler(tmp_path: Path) -> None:

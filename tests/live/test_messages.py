@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shutil
 import struct
 from pathlib import Path
 
@@ -66,6 +68,19 @@ def test_a_refusal_of_the_verifier_names_the_line_and_a_remedy(name: str) -> Non
     assert re.search(rf"^ +remedy: .*{re.escape(VERIFIER[name])}", error.message, re.MULTILINE)
     last = error.message.partition("last instructions of process_exit:\n")[2]
     assert re.search(rf"^ +; {name}\.bpf\.c:{line}: .*// HERE\n +\d+: \S", last, re.MULTILINE)
+
+
+def test_a_line_is_told_where_its_file_is_now_though_the_object_was_made_elsewhere(tmp_path: Path) -> None:
+    text = (SOURCES / "null_check.bpf.c").read_text().replace("bump(task->pid)", f"bump(task->pid + {os.getpid()})")
+    for name in ("made", "used"):
+        source = tmp_path / name / "null_check.bpf.c"
+        source.parent.mkdir()
+        source.write_text(text)
+    compile_plan(plan(tmp_path / "made" / source.name), kernel.detect())
+    shutil.rmtree(tmp_path / "made")
+    message = refusal(source).message
+    assert f"{source}:{marked(source)}: " in message
+    assert "made" not in message
 
 
 @pytest.mark.parametrize("name", CLANG)
