@@ -93,7 +93,7 @@ def _bcc(perf: bool) -> dict[str, Any]:
 
     source = (peers.HERE / "drain.bpf.c").read_text()
     defines = {"PAGES": PAGES, "BURST": BURST, "FLAG": 0, "NR_GETPPID": NR_GETPPID}
-    flags = [f"-D{name}={value}" for name, value in defines.items()] + (["-DPERF"] if perf else [])
+    flags = [f"-D{name}={value}" for name, value in defines.items()] + (["-DPERF"] if perf else []) + peers.bcc_flags()
     bpf = BPF(
         text=source.replace("u64 *ctx", "struct bpf_raw_tracepoint_args *ctx").replace("ctx[1]", "ctx->args[1]"),
         cflags=flags,

@@ -182,8 +182,7 @@ def main() -> None:
     """What bcc's tcpdrop does, in a process of its own."""
     from bcc import BPF
 
-    tree = os.environ["BCC_KERNEL_SOURCE"]
-    program = BPF(text=TCPDROP, cflags=[f'-DPROBEKIT_TYPES="{tree}/include/vmlinux.h"', "-fms-extensions"])
+    program = BPF(text=TCPDROP, cflags=peers.bcc_flags())
     events = program["ipv4_events"]
     events.open_perf_buffer(lambda cpu, data, size: events.event(data))
     while True:

@@ -32,6 +32,12 @@ def header_tree() -> Path:
     return store.tree("bench", lambda out: headers.make(out, btf, facts.release, find_libbcc()))
 
 
+def bcc_flags() -> list[str]:
+    """What bcc needs beside the tree of the environment; `in_process` sets that."""
+    types = Path(os.environ["BCC_KERNEL_SOURCE"], "include/vmlinux.h")
+    return [f'-DPROBEKIT_TYPES="{types}"', "-fms-extensions"]
+
+
 def in_process(module: str, *arguments: str) -> dict[str, Any]:
     """Runs a module of this package in a process of its own; the JSON that it prints last."""
     environment = {**os.environ, "BCC_KERNEL_SOURCE": str(header_tree())}

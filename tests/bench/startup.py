@@ -82,7 +82,7 @@ def main() -> None:
     found, facts = plugins.discover(), kernel.detect()
     planned = pipeline.plan(_structure({}, ("latency",), found, ""), found, facts)[0].plan
     flags = [f"-I{path}" for path in sources.folders(planned)] + [f"-D{n}={v}" for n, v in planned.defines.items()]
-    module = BPF(src_file=str(planned.source), cflags=flags)
+    module = BPF(src_file=str(planned.source), cflags=flags + peers.bcc_flags())
     from probekit.btf import Types, target_ids
 
     names = {"send_btf": "tcp_sendmsg_locked", "receive_btf": "tcp_rcv_space_adjust"}
