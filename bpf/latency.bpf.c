@@ -30,31 +30,32 @@
 #define UNTIMED 1 /* in place of a time: it happened, but this exchange is sampled out or the time was not seen */
 
 struct endpoint {
-  struct addresses addresses;
   u8 side;
   u8 origin;
   u8 end;
-  u8 more; /* server: data has arrived since the request was handed over */
+  u8 more; /* data has come since the request (server) or the response (client) was handed over */
+  struct addresses addresses;
 };
 
-/* What every event touches comes first: cache lines are what an event costs. */
+/* Cache lines are what an event costs, and 160 bytes begin at or amidst one: what every event touches is in the middle,
+ * what the end of an exchange touches before it. */
 struct connection {
-  u64 socket; /* the kernel's address of it; 0: the slot is free */
-  u64 start;  /* ns; 0: no exchange under way */
-  u64 ready;  /* ns; when the first data of the other side's turn reached the socket */
-  u32 pid;
-  u32 used; /* in TICKs, for who leaves first */
-  u32 square_high;
-  u32 unsplit; /* exchanges whose `wait` was not seen */
-  u64 events;
-  u64 sum;
   u64 min;
   u64 max;
   u64 square_low;
   u64 wait; /* ns, sum: data at the socket until handed over */
+  u64 sum;
+  u64 events;
+  u64 socket;   /* the kernel's address of it; 0: the slot is free */
+  u64 start;    /* ns; 0: no exchange under way */
+  u64 ready;    /* ns; when the first data of the other side's turn reached the socket */
+  u64 received; /* bytes: what is handed over next lies behind them */
+  u32 pid;
+  u32 used; /* in TICKs, for who leaves first */
+  u32 square_high;
   struct endpoint endpoint;
+  u32 unsplit; /* exchanges whose `wait` was not seen */
   u64 sent;
-  u64 received;
   u64 id;
   u32 srtt_us;
   u32 retransmits;
@@ -165,47 +166,48 @@ static __always_inline u32 home_of(u64 socket) {
   return (socket * HASH >> 20) % WAYS;
 }
 
-/* Nearly always it is where it would be in an empty table: one cache line instead of two. */
-static __always_inline struct connection *find(struct sock *sk) {
+/* Where it would be in an empty table, which is where it nearly always is: one cache line instead of two. */
+static __always_inline struct connection *find_at_home(struct sock *sk) {
   u64 socket = address_of(sk);
-  u32 set = set_of(socket, false);
-  struct connection *c = slot_at(set, home_of(socket));
+  struct connection *c = slot_at(set_of(socket, false), home_of(socket));
 
-  if (c && c->socket == socket)
-    return c;
-  c = find_in(set, socket);
+  return c && c->socket == socket ? c : NULL;
+}
+
+static __always_inline struct connection *find_elsewhere(struct sock *sk) {
+  u64 socket = address_of(sk);
+  struct connection *c = find_in(set_of(socket, false), socket);
+
   return c ? c : find_in(set_of(socket, true), socket);
 }
 
-/* Bytes of data that have come. The kernel counts a FIN as one more. */
-static __always_inline u64 received(struct sock *sk, struct tcp_sock *tp, bool direct) {
-  return READ(direct, tp, bytes_received) - (READ(direct, &sk->__sk_common, skc_flags) >> SOCK_DONE & 1);
+static __always_inline struct connection *find(struct sock *sk) {
+  struct connection *c = find_at_home(sk);
+
+  return c ? c : find_elsewhere(sk);
 }
 
-/* Of these, how many the program has taken: its place in the stream is the first that it has not. Once it has seen the
- * FIN, one more. */
-static __always_inline u64 taken(struct tcp_sock *tp, bool direct) {
-  return READ(direct, tp, bytes_received) - (u32)(READ(direct, tp, rcv_nxt) - READ(direct, tp, copied_seq));
+/* 1 where the other side has ended its stream: the kernel counts its FIN as a byte. */
+static __always_inline u32 fin(struct sock *sk, bool direct) {
+  return READ(direct, &sk->__sk_common, skc_flags) >> SOCK_DONE & 1;
+}
+
+/* How many bytes a place in the other side's stream is behind c->received; negative: before it. The stream begins where
+ * `id` says. The kernel's count of bytes would need no such sum, but a packet's CPU writes it, and the reader's would
+ * wait for its cache line. */
+static __always_inline s64 beyond(struct connection *c, u32 sequence) {
+  u32 begin = c->endpoint.side == SIDE_CLIENT ? c->id : c->id >> 32;
+
+  return (s32)(sequence - begin - (u32)c->received);
 }
 
 /* What is handed over next has to lie behind this: a response behind all that came before its request, a request behind
  * what the server has taken. */
-static __always_inline void mark(struct connection *c, struct sock *sk, bool direct) {
-  struct tcp_sock *tp = tcp_sock_of(sk, direct);
-  u64 all, read;
-
-  if (!tp)
-    return;
-  all = received(sk, tp, direct);
-  read = taken(tp, direct);
-  c->received = c->endpoint.side == SIDE_CLIENT || read > all ? all : read;
-}
-
-/* Whether the program was handed anything since; peeks and reads of no bytes come by `receive` too. */
-static __always_inline bool handed_over(struct connection *c, struct sock *sk, bool direct) {
-  struct tcp_sock *tp = tcp_sock_of(sk, direct);
-
-  return tp && taken(tp, direct) > c->received;
+static __always_inline void mark(struct connection *c, struct sock *sk, struct tcp_sock *tp, bool direct) {
+  if (c->endpoint.side == SIDE_CLIENT)
+    c->received += beyond(c, READ(direct, tp, rcv_nxt) - fin(sk, direct));
+  else
+    c->received += beyond(c, READ(direct, tp, copied_seq));
 }
 
 /* The kernel's own figures of the connection. */
@@ -339,10 +341,11 @@ static __always_inline bool try_lock(u64 *lock) {
 
 static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 side, u8 origin, bool direct) {
   struct connection *c = connections.lookup(&slot);
+  struct tcp_sock *tp = tcp_sock_of(sk, direct);
   u32 set = slot / WAYS;
   struct set_tags *t = tags.lookup(&set);
 
-  if (!c || !t)
+  if (!c || !t || !tp)
     return NULL;
   t->tag[slot % WAYS] = 0;
   if (c->socket)
@@ -352,6 +355,8 @@ static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 sid
   c->id = connection_id(sk, side == SIDE_CLIENT, direct);
   c->endpoint.side = side;
   c->endpoint.origin = origin;
+  c->received = READ(direct, tp, bytes_received);
+  mark(c, sk, tp, direct);
   c->used = bpf_ktime_get_ns() >> TICK;
   c->socket = address_of(sk);
   t->tag[slot % WAYS] = tag_of(c->socket);
@@ -395,10 +400,11 @@ static __always_inline struct connection *add_unseen(struct sock *sk, bool direc
 /* The process that began the exchange. Programs in softirq must not come here. */
 static __always_inline void own(struct connection *c) {
   u32 pid = bpf_get_current_pid_tgid() >> 32;
-  struct owner_name owner = {};
+  struct owner_name owner;
 
-  if (c->pid == pid)
+  if (LIKELY(c->pid == pid))
     return;
+  __builtin_memset(&owner, 0, sizeof(owner));
   c->pid = pid;
   bpf_get_current_comm(owner.name, sizeof(owner.name));
   owners.update(&pid, &owner);
@@ -449,11 +455,11 @@ static __always_inline void finish(struct connection *c, struct sock *sk, u64 no
   bool client = c->endpoint.side == SIDE_CLIENT;
   u64 latency = now - c->start, high = c->square_high;
 
-  if (now < c->start) {
+  if (UNLIKELY(now < c->start)) {
     COUNT(clock);
     return;
   }
-  if (latency > OUTLIER_NS) {
+  if (UNLIKELY(latency > OUTLIER_NS)) {
     COUNT(outliers);
     return;
   }
@@ -468,12 +474,11 @@ static __always_inline void finish(struct connection *c, struct sock *sk, u64 no
   c->sum += latency;
   add_square(&c->square_low, &high, latency);
   c->square_high = high;
-  if ((c->used ^ (u32)(now >> TICK)) >> TRANSPORT_TICKS || !c->events) {
-    struct tcp_sock *tp = tcp_sock_of(sk, direct);
+  if (UNLIKELY((c->used ^ (u32)(now >> TICK)) >> TRANSPORT_TICKS || !c->events)) {
+    struct tcp_sock *tp = surely_tcp_sock(sk, direct);
 
     if (tp)
       read_transport(c, tp, direct);
-    mark(c, sk, direct);
   }
   c->used = now >> TICK;
   c->events += 1;
@@ -491,16 +496,21 @@ static __always_inline void finish(struct connection *c, struct sock *sk, u64 no
 
 /* Under the socket's lock, in the sender's context, before anything was queued. */
 static __always_inline void send(struct sock *sk, bool direct) {
-  struct connection *c = find(sk);
+  struct connection *c = find_at_home(sk);
+  struct tcp_sock *tp;
 
   if (!c)
-    c = add_unseen(sk, direct);
-  if (!c)
-    return;
+    goto elsewhere;
+found:
   if (c->endpoint.side == SIDE_CLIENT) {
     if (c->start) /* more of a request, or another one before the answer */
       return;
-    mark(c, sk, direct);
+    if (c->endpoint.more) {
+      tp = surely_tcp_sock(sk, direct);
+      if (tp) /* it may be more than `beyond` can say */
+        c->received = READ(direct, tp, bytes_received) - fin(sk, direct);
+      c->endpoint.more = 0;
+    }
     c->start = begin(c);
     c->ready = 0;
     own(c);
@@ -513,6 +523,14 @@ static __always_inline void send(struct sock *sk, bool direct) {
   c->start = 0;
   c->ready = c->endpoint.more ? UNTIMED : 0; /* the next request is there already */
   c->endpoint.more = 0;
+  return;
+
+elsewhere: /* at the end: what nearly every event runs through lies together */
+  c = find_elsewhere(sk);
+  if (!c)
+    c = add_unseen(sk, direct);
+  if (c)
+    goto found;
 }
 ON_FIRST_ARGUMENT(send, send)
 
@@ -530,55 +548,83 @@ int message_kprobe(struct pt_regs *ctx) {
 }
 #endif
 
-/* Under the socket's lock, in the reader's context, after each segment that was copied. */
-static __always_inline void receive(struct sock *sk, bool direct) {
-  struct connection *c = find(sk);
+/* A server's program was handed data. */
+static __always_inline void receive_request(struct connection *c, struct tcp_sock *tp, bool direct) {
+  if (c->start) { /* more of a request, or another one before the answer */
+    if (c->endpoint.more && READ(direct, tp, copied_seq) == READ(direct, tp, rcv_nxt))
+      c->endpoint.more = 0;
+  } else if (c->ready) {
+    c->start = begin(c);
+    own(c);
+  }
+}
+
+/* A client's program was handed data of a response. */
+static __always_inline void receive_response(struct connection *c, struct sock *sk, bool direct) {
   u64 now;
 
-  if (!c)
-    c = add_unseen(sk, direct);
-  if (!c)
-    return;
-  if (c->endpoint.side == SIDE_SERVER) {
-    if (c->start) { /* more of a request, or another one before the answer */
-      if (c->endpoint.more && handed_over(c, sk, direct))
-        c->endpoint.more = 0;
-    } else if (c->ready && handed_over(c, sk, direct)) {
-      c->start = begin(c);
-      own(c);
-    }
-    return;
-  }
-  /* more of a response, the rest of an earlier one, or nothing */
-  if (!c->start || !c->ready || !handed_over(c, sk, direct))
-    return;
   if (c->start != UNTIMED) {
     now = bpf_ktime_get_ns();
     finish(c, sk, now, now - c->ready, direct);
   }
   c->start = 0;
 }
+
+/* Under the socket's lock, in the reader's context, after each segment that was copied. */
+static __always_inline void receive(struct sock *sk, bool direct) {
+  struct connection *c = find_at_home(sk);
+  struct tcp_sock *tp;
+
+  if (!c)
+    goto elsewhere;
+found:
+  /* more of a response */
+  if (c->endpoint.side == SIDE_CLIENT && (!c->start || !c->ready))
+    return;
+  tp = surely_tcp_sock(sk, direct);
+  if (!tp || beyond(c, READ(direct, tp, copied_seq)) <= 0) /* a peek, a read of no bytes, the rest of a response */
+    return;
+  mark(c, sk, tp, direct);
+  if (c->endpoint.side == SIDE_CLIENT)
+    receive_response(c, sk, direct);
+  else
+    receive_request(c, tp, direct);
+  return;
+
+elsewhere:
+  c = find_elsewhere(sk);
+  if (!c)
+    c = add_unseen(sk, direct);
+  if (c)
+    goto found;
+}
 ON_FIRST_ARGUMENT(receive, receive)
 
-static __always_inline void arrived(struct connection *c, struct sock *sk, bool direct) {
-  if (c->endpoint.side == SIDE_CLIENT) {
-    if (c->start && !c->ready)
-      c->ready = c->start == UNTIMED ? UNTIMED : bpf_ktime_get_ns();
-  } else if (c->start && !c->endpoint.more) {
-    mark(c, sk, direct);
-    c->endpoint.more = 1;
-  } else if (!c->start && !c->ready) {
-    mark(c, sk, direct);
-    c->ready = PICKUP ? bpf_ktime_get_ns() : UNTIMED;
+static __always_inline void arrived(struct connection *c) {
+  bool client = c->endpoint.side == SIDE_CLIENT;
+
+  if (client ? !c->start : c->start != 0) {
+    if (!c->endpoint.more)
+      c->endpoint.more = 1;
+  } else if (!c->ready) {
+    c->ready = (client ? c->start != UNTIMED : PICKUP) ? bpf_ktime_get_ns() : UNTIMED;
   }
 }
 
 /* In softirq, or with the socket's backlog, when data can be read. */
 static __always_inline void readable(struct sock *sk, bool direct) {
-  struct connection *c = find(sk);
+  struct connection *c = find_at_home(sk);
 
+  if (!c)
+    goto elsewhere;
+found:
+  arrived(c);
+  return;
+
+elsewhere:
+  c = find_elsewhere(sk);
   if (c)
-    arrived(c, sk, direct);
+    goto found;
 }
 ON_FIRST_ARGUMENT(readable, readable)
 
@@ -593,7 +639,7 @@ int packet_btf(u64 *ctx) {
     return 0;
   bpf_probe_read_kernel(&header, sizeof(header), skb->head + skb->transport_header + TCP_DATA_OFFSET);
   if (skb->len > (header >> 4) * 4)
-    arrived(c, sk, true);
+    arrived(c);
   return 0;
 }
 
@@ -617,7 +663,7 @@ int state_btf(u64 *ctx) {
       tp = tcp_sock_of(sk, true);
       if (tp) {
         read_transport(c, tp, true);
-        c->received = received(sk, tp, true);
+        c->received = READ(true, tp, bytes_received) - fin(sk, true);
       }
       forget(c);
     }

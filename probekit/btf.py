@@ -181,3 +181,19 @@ def target_ids(
     found |= {f"tracepoint:{name}": types.find(_TYPEDEF, f"btf_trace_{name}") for name in tracepoints}
     found |= {f"iterator:{name}": types.find(_FUNC, f"bpf_iter_{name}") for name in iterators}
     return {name: numbers[0] for name, numbers in found.items() if numbers}
+
+
+def named_ids(types: Types, words: Iterable[str]) -> dict[str, int]:
+    """The BTF ids that a C source asks for by `KFUNC_name`, a kernel function, or `TYPE_name`, a struct.
+
+    Args:
+        types: The kernel's.
+        words: Identifiers of the source.
+
+    Returns:
+        Identifier -> id, for those that exist.
+    """
+    kinds = {"KFUNC": _FUNC, "TYPE": _STRUCT}
+    split = {word: word.partition("_") for word in words if word.startswith(tuple(f"{kind}_" for kind in kinds))}
+    found = {word: types.find(kinds[kind], name) for word, (kind, _, name) in split.items()}
+    return {word: numbers[0] for word, numbers in found.items() if numbers}

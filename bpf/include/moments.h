@@ -2,6 +2,8 @@
 /* What of nanoseconds is kept exactly: number, sum, sum of squares in 128 bits, smallest and largest. */
 #pragma once
 
+#include "programs.h"
+
 struct moments {
   u64 events;
   u64 sum;
@@ -15,7 +17,7 @@ struct moments {
 static __always_inline void add_square(u64 *low, u64 *high, u64 value) {
   u64 top = value >> 32, rest = value & 0xffffffff, square = value * value;
 
-  if (top) { /* above 4.29 s a square no longer fits */
+  if (UNLIKELY(top)) { /* above 4.29 s a square no longer fits */
     u64 middle = 2 * top * rest;
     *high += top * top + (middle >> 32) + (((middle & 0xffffffff) + ((rest * rest) >> 32)) >> 32);
   }

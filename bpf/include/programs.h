@@ -50,5 +50,12 @@ static __always_inline u64 address_of(void *pointer) {
   } \
   ON_FIRST_ARGUMENT_KPROBE(name, body)
 
+/* KFUNC_name and TYPE_name are the BTF ids of a kernel function that programs may call and of a struct, given to the
+ * compiler where a source asks for them and the kernel has them. */
+
+/* What hardly ever happens is put behind what nearly always does: an event's instructions lie together. */
+#define LIKELY(condition) __builtin_expect(!!(condition), 1)
+#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+
 /* Has the compiler describe a type that no map holds; the map itself is never made. */
 #define LAYOUT(name, type) BPF_ARRAY(name##_layout, type, 1)

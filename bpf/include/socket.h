@@ -38,6 +38,15 @@ static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk, bool direct
   return direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;
 }
 
+/* Of a socket that is known to be one of TCP's: nothing is asked, and kernels from 6.2 on make no instruction of it. */
+static __always_inline struct tcp_sock *surely_tcp_sock(struct sock *sk, bool direct) {
+#ifdef KFUNC_bpf_rdonly_cast
+  return direct ? ((void *(*)(void *, u64))KFUNC_bpf_rdonly_cast)(sk, TYPE_tcp_sock) : (struct tcp_sock *)sk;
+#else
+  return tcp_sock_of(sk, direct);
+#endif
+}
+
 /* Only a socket that was accepted inherits its listener's backlog. */
 static __always_inline bool is_accepted(struct sock *sk, bool direct) {
   return READ(direct, sk, sk_max_ack_backlog) != 0;

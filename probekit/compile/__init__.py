@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from ..btf import Types, target_ids
+from ..btf import Types, named_ids, target_ids
 from ..errors import CompileError, MissingError
 from ..kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
 from ..model import LAYOUT, AttachPlan, MapSpec, Object, SourceKind, Way
@@ -162,6 +162,7 @@ def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str,
             "-fms-extensions",  # kernels from 7 on embed a named struct without naming the member
             *(f"-I{path}" for path in sources.folders(plan)),
             *(f"-D{name}={value}" for name, value in plan.defines.items()),
+            *(f"-D{name}={number}" for name, number in named_ids(types, _words(plan)).items()),
         ],
         "headers": str(tree),
     }

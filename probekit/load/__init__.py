@@ -25,6 +25,9 @@ from . import verifier
 _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
 _PSEUDO_MAP_FD = 1
+_CALL = 0x85  # BPF_JMP | BPF_CALL
+_PSEUDO_KFUNC_CALL = 2
+_KFUNCS = range(1024, 0x7FFFFF)  # BTF ids of functions; helpers are below, one that the kernel has not is the end
 _REFUSED = "the kernel refuses the program"
 _NAMED = {  # what their targets' ids go by
     Way.TRACEPOINT: "tracepoint", Way.FENTRY: "fentry", Way.FEXIT: "fentry", Way.ITERATOR: "iterator",
@@ -246,13 +249,15 @@ class Loaded:
         return log
 
     def _patched(self, code: bytes) -> bytes:
-        """The instructions with the descriptors of the live maps."""
+        """The instructions with the descriptors of the live maps, and calls of kernel functions marked as such."""
         live = {m.spec.placeholder: m.fd for m in self.maps.values()}
         patched = bytearray(code)
         for at in range(0, len(code), _INSTRUCTION):
             if code[at] == _LOAD_IMM64 and code[at + 1] >> 4 == _PSEUDO_MAP_FD:
                 (placeholder,) = struct.unpack_from("=i", code, at + 4)
                 struct.pack_into("=i", patched, at + 4, live[placeholder])
+            elif code[at] == _CALL and struct.unpack_from("=i", code, at + 4)[0] in _KFUNCS:
+                patched[at + 1] = _PSEUDO_KFUNC_CALL << 4
         return bytes(patched)
 
 

@@ -33,6 +33,19 @@ def test_pipelined_sends(pair: Callable[..., Pair]) -> None:
     assert ends.row("client")["min_latency_us"] > PAUSE * 1e6
 
 
+def test_a_request_that_comes_while_another_is_read(pair: Callable[..., Pair]) -> None:
+    ends = pair()
+    ends.client.send(b"12")
+    ends.server.recv(1)
+    ends.client.send(b"3")
+    time.sleep(PAUSE)
+    ends.server.recv(1)  # the rest of the first one
+    ends.server.send(b"!")
+    ends.server.recv(1)
+    ends.server.send(b"!")
+    assert ends.events() == (0, 2)
+
+
 def test_a_request_that_comes_while_another_is_answered(pair: Callable[..., Pair]) -> None:
     ends = pair()
     ends.client.send(b"1")

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from probekit.btf import Types, target_ids
+from probekit.btf import Types, named_ids, target_ids
 
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VOLATILE, _CONST = range(1, 11)
 _RESTRICT, _FUNC, _PROTO, _VAR, _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(11, 20)
@@ -83,6 +83,15 @@ def test_iterators_are_functions_of_a_name_of_their_own() -> None:
     blob.add(_FUNC, "tcp")
     there = blob.add(_FUNC, "bpf_iter_tcp")
     assert target_ids(Types(blob.pack()), [], [], ["tcp", "udp"]) == {"iterator:tcp": there}
+
+
+def test_a_source_gets_the_ids_that_it_asks_for_and_the_kernel_has() -> None:
+    types = Types(Path("/sys/kernel/btf/vmlinux").read_bytes())
+    words = ["KFUNC_tcp_sendmsg", "TYPE_tcp_sock", "KFUNC_tcp_sock", "TYPE_no_such_thing", "KFUNC", "tcp_sendmsg"]
+    assert named_ids(types, words) == {
+        "KFUNC_tcp_sendmsg": target_ids(types, ["tcp_sendmsg"], [])["fentry:tcp_sendmsg"],
+        "TYPE_tcp_sock": types.structs("tcp_sock")[0],
+    }
 
 
 def test_names_that_are_absent_are_left_out() -> None:
