@@ -119,10 +119,10 @@ class LiveProbe:
         """The JSON document."""
         return document(self.snapshot())
 
-    def rows(self, port: int) -> list[dict[str, Any]]:
-        """Rows of connections from or to a port."""
+    def rows(self, port: int, result: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+        """Rows of connections from or to a port, now or in an earlier result."""
         ends = f":{port}"
-        table = self.result()["connections"].values()
+        table = (result or self.result())["connections"].values()
         return [row for row in table if row["source"].endswith(ends) or row["destination"].endswith(ends)]
 
     def events(self) -> list[dict[str, Any]]:
@@ -198,11 +198,12 @@ class Pair:
         (row,) = [row for row in self.probe.rows(self.port) if row["side"] == side]
         return row
 
-    def events(self) -> tuple[int, int]:
-        """Exchanges of the client and of the server; 0 for an end without a row."""
+    def events(self, result: dict[str, Any] | None = None) -> tuple[int, int]:
+        """Exchanges of the client and of the server, now or in an earlier result; 0 for an end without a row."""
         assert self.probe is not None
-        assert self.outliers in (None, self.probe.result()["lost"]["outliers"]), "an exchange took a minute"
-        found = self.probe.rows(self.port)
+        result = result or self.probe.result()  # takes half a second in an emulated machine
+        assert self.outliers in (None, result["lost"]["outliers"]), "an exchange took a minute"
+        found = self.probe.rows(self.port, result)
         assert len({row["side"] for row in found}) == len(found), found
         by_side = {row["side"]: int(row["events"]) for row in found}
         return by_side.get("client", 0), by_side.get("server", 0)

@@ -72,7 +72,7 @@ def test_map_full(small: LiveProbe, small_pair: Callable[[], Pair]) -> None:
     assert evicted >= ROOM - 10  # some of the slots were others'
     assert after["lost"]["connections_ring_full"] == before["lost"]["connections_ring_full"]
     # each lost one exchange of a server at most: the request that came before it was known again
-    counts = [ends.events() for ends in pairs]
+    counts = [ends.events(after) for ends in pairs]
     assert [client for client, _ in counts] == [1] * ROOM
     assert sum(server for _, server in counts) >= ROOM - evicted
     assert after["produced"] == sum(after["event_type_breakdown"].values()) + after["lost"]["events_ring_full"]
@@ -102,5 +102,5 @@ def test_closed_ring_full(small: LiveProbe) -> None:
     after = small.result()
     lost = after["lost"]["connections_ring_full"] - before["lost"]["connections_ring_full"]
     assert lost > 0
-    listed = sum(sum(ends.events()) for ends in seen[:2] + seen[-2:])
+    listed = sum(sum(ends.events(after)) for ends in seen[:2] + seen[-2:])
     assert listed == 4  # the first ones are there, the last ones are not

@@ -133,7 +133,7 @@ def test_counters_shared_between_cpus(alone: LiveProbe) -> None:
         ends.close()
     alone.detach()
     result = alone.result()
-    lacking = sum(2 * times - sum(ends.events()) for ends in pairs)
+    lacking = sum(2 * times - sum(ends.events(result)) for ends in pairs)
     assert 0 <= lacking <= 2 * result["lost"]["programs_missed"]
     rows = result["connections"].values()
     for measure, side in (("request", "client"), ("service", "server")):

@@ -4,13 +4,17 @@ Each selected test of tests/kernel appears once more for each kernel. The guests
 pytest, two guests at a time, and their reports are replayed here: they are in everything that pytest makes of reports.
 
 A test that does not apply skips with "not on this kernel: ..." and the reason; skipped for any other cause is failed.
+With `--within MINUTES`, for machines that are slow and have a limit, guests end then; what they have not run is skipped
+with that reason, and stands in the table.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import os
 import platform
+import time
 from collections.abc import Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -21,19 +25,22 @@ from attrs import field, frozen
 
 from ..kernel.objects import MODULES
 from . import initramfs, machine, objects, packages, vmlinux
-from .table import Outcome, lines
+from .table import NO_TIME, Outcome, lines
 
 NOT_HERE = "not on this kernel: "
 _FOLDER = "tests/kernel/"
 _LIMIT = 1800.0
 _AT_A_TIME = 2
+_WORTHWHILE = 120.0  # less is not enough to come to the tests
 _outcomes = pytest.StashKey[list[Outcome]]()
+_began = time.monotonic()
 _reports = pytest.StashKey[Path | None]()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("other kernels")
     group.addoption("--kernels", action="store_true", help="run tests/kernel on Debian's kernels too, under QEMU")
+    group.addoption("--within", type=float, default=math.inf, help="minutes of the whole run after which guests end")
     group.addoption("--reports", type=Path, help="write each test's reports to this file (used in the guest)")
 
 
@@ -56,8 +63,15 @@ class Guest:
     results: Path
     tests: list[str] = field(factory=list)
 
-    def run(self, qemu: Path) -> tuple[str, dict[str, list[dict[str, Any]]]]:
-        """What went wrong with the guest, and the reports of each test."""
+    def run(self, qemu: Path, end: float) -> tuple[str, dict[str, list[dict[str, Any]]]]:
+        """What went wrong with the guest, and the reports of each test.
+
+        Args:
+            qemu: Root of an unpacked QEMU.
+            end: When to stop, by the monotonic clock.
+        """
+        if end - time.monotonic() < _WORTHWHILE:
+            return NO_TIME, {}
         self.results.mkdir(parents=True, exist_ok=True)
         types = self.results / "btf"
         types.write_bytes(vmlinux.btf(self.kernel.image))
@@ -67,7 +81,10 @@ class Guest:
         objects.compile_for(types)
         first = self.results / "initramfs"
         initramfs.make(self.kernel, first)
-        trouble = machine.run(self.kernel, qemu, first, self.tests, self.results, _LIMIT)
+        limit = min(_LIMIT, max(end - time.monotonic(), 1))
+        trouble = machine.run(self.kernel, qemu, first, self.tests, self.results, limit)
+        if trouble and time.monotonic() >= end:
+            trouble = NO_TIME
         reports: dict[str, list[dict[str, Any]]] = {}
         written = self.results / "reports"
         for line in written.read_text().splitlines() if written.exists() else ():
@@ -79,7 +96,8 @@ class Guest:
 class Guests:
     """All of them, begun when the first result is wanted."""
 
-    def __init__(self, folder: Path, results: Path) -> None:
+    def __init__(self, folder: Path, results: Path, end: float) -> None:
+        self._end = end
         self._qemu = packages.qemu(folder)
         self.guests = [Guest(kernel, results / kernel.release) for kernel in packages.kernels(folder)]
         self._running: dict[str, Future[tuple[str, dict[str, list[dict[str, Any]]]]]] = {}
@@ -87,7 +105,7 @@ class Guests:
     def result(self, guest: Guest) -> tuple[str, dict[str, list[dict[str, Any]]]]:
         if not self._running:
             pool = ThreadPoolExecutor(_AT_A_TIME)
-            self._running = {one.kernel.release: pool.submit(one.run, self._qemu) for one in self.guests}
+            self._running = {one.kernel.release: pool.submit(one.run, self._qemu, self._end) for one in self.guests}
             pool.shutdown(wait=False)
         return self._running[guest.kernel.release].result()
 
@@ -117,7 +135,12 @@ class GuestItem(pytest.Item):
             if isinstance(report.longrepr, list):  # JSON has no tuples
                 report.longrepr = tuple(report.longrepr)
             yield report
-        if not any(report["when"] == "teardown" for report in reports.get(self.test, [])):
+        if any(report["when"] == "teardown" for report in reports.get(self.test, [])):
+            return
+        if trouble == NO_TIME:
+            where = (str(self.path), 0, NO_TIME)
+            yield pytest.TestReport(self.nodeid, self.location, {}, "skipped", where, "call")
+        else:
             text = trouble or f"the guest has not run this test; what it printed: {self.guest.results / 'console'}"
             yield pytest.TestReport(self.nodeid, self.location, {}, "failed", text, "call")
 
@@ -128,7 +151,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if not config.getoption("kernels") or not tests:
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "probekit-kernels"
-    guests = Guests(cache, config.rootpath / "build/kernels")
+    guests = Guests(cache, config.rootpath / "build/kernels", _began + 60 * config.getoption("within"))
     for guest in guests.guests:
         for item in tests:
             guest.tests.append(item.nodeid)

@@ -10,6 +10,7 @@ from pathlib import Path
 from attrs import frozen
 
 WAYS = ("fentry", "kprobe", "tracepoint")
+NO_TIME = "not run: the time for other kernels was over (./dev kernels has no limit)"
 _ANY = "any way"
 
 
@@ -64,6 +65,6 @@ def _order(kernel: str) -> tuple[int, ...]:
 
 
 def _cell(outcomes: list[Outcome]) -> str:
-    count = Counter(one.outcome for one in outcomes)
-    names = {"passed": "passed", "failed": "FAILED", "skipped": "not here"}
+    count = Counter("unrun" if one.reason == NO_TIME else one.outcome for one in outcomes)
+    names = {"passed": "passed", "failed": "FAILED", "skipped": "not here", "unrun": "NOT RUN"}
     return ", ".join(f"{count[outcome]} {name}" for outcome, name in names.items() if count[outcome]) or "-"
