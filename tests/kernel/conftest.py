@@ -16,10 +16,12 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from _pytest.runner import runtestprotocol
 
 from probekit import SourceKind, config, kernel, plugins
 from probekit.compile import compile_plan
@@ -33,6 +35,7 @@ from probekit.pipeline import Compiled, Planned, attach, plan
 from probekit.plugins import PROBES
 from probekit.running import start
 
+from . import misses
 from .peer import Peer
 
 WAYS = ("fentry", "kprobe", "tracepoint")
@@ -46,6 +49,25 @@ LACKING = ("this kernel has no ", "the kernel refuses programs of this kind: ")
 def _root() -> None:
     if os.geteuid() != 0:
         pytest.fail("these tests load programs into the kernel: run ./dev test, which asks for root")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
+    """Runs a test once more, twice at most, where it failed while the kernel missed runs of programs."""
+    if not isinstance(item, pytest.Function) or Path(__file__).parent not in item.path.parents:
+        return None
+    item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
+    for _ in range(3):
+        before = misses.noted()
+        reports = runtestprotocol(item, log=False, nextitem=nextitem)
+        missed = misses.noted() - before
+        if missed <= 0 or not any(report.failed for report in reports):
+            break
+        item.user_properties.append(("note", f"{item.name} failed while the kernel missed {missed} runs of programs"))
+    for report in reports:
+        item.ihook.pytest_runtest_logreport(report=report)
+    item.ihook.pytest_runtest_logfinish(nodeid=item.nodeid, location=item.location)
+    return True
 
 
 class LiveProbe:
@@ -117,7 +139,9 @@ class LiveProbe:
 
     def result(self) -> dict[str, Any]:
         """The JSON document."""
-        return document(self.snapshot())
+        result = document(self.snapshot())
+        misses.note(self, result)
+        return result
 
     def rows(self, port: int, result: dict[str, Any] | None = None) -> list[dict[str, Any]]:
         """Rows of connections from or to a port, now or in an earlier result."""

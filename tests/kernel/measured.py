@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from . import misses
 from .netns import Namespace
 
 PROBEKIT = str(Path(sys.executable).with_name("probekit"))
@@ -39,6 +40,7 @@ def measured(folder: Path, *arguments: str, space: Namespace | None = None) -> I
         process.send_signal(signal.SIGINT)
         assert process.wait(PATIENCE) == 0, messages.read_text()
         result.update(json.loads(path.read_text()))
+        misses.note(result, result)
     finally:
         if process.poll() is None:
             process.kill()

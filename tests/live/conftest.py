@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.kernel import misses
+
 from .packages import environments
 
 __all__ = ["environments"]
@@ -63,7 +65,9 @@ class Probe:
     def result(self) -> Any:
         """Ends the run as Ctrl-C does; its JSON."""
         assert self.signal(signal.SIGINT) == 0, self.messages()
-        return json.loads(self.path.read_text())
+        result = json.loads(self.path.read_text())
+        misses.note(self, result)
+        return result
 
     def close(self) -> None:
         if self._process.poll() is None:

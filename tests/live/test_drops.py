@@ -28,6 +28,7 @@ EXPLAINED = {
     "SOCKET_BACKLOG": ("TcpExtTCPBacklogDrop",),
     "TCP_OLD_SEQUENCE": RESENT,
     "TCP_OLD_DATA": RESENT,
+    "NO_SOCKET": ("TcpOutRsts",),  # the last segments of a connection closed with data unread, or the reset after them
 }
 LAYERS = 'probe.drops.layers=["xdp", "device", "tc", "netfilter", "socket"]'
 DEVICES = 'probe.drops.devices=["v1r"]'
