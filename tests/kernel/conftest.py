@@ -53,11 +53,11 @@ def _root() -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_runtest_protocol(item: pytest.Item, nextitem: pytest.Item | None) -> bool | None:
-    """Runs a test once more, twice at most, where it failed while the kernel missed runs of programs."""
+    """Runs a test again, four times at most, where it failed while the kernel missed runs of programs."""
     if not isinstance(item, pytest.Function) or Path(__file__).parent not in item.path.parents:
         return None
     item.ihook.pytest_runtest_logstart(nodeid=item.nodeid, location=item.location)
-    for _ in range(3):
+    for _ in range(5):
         before = misses.noted()
         reports = runtestprotocol(item, log=False, nextitem=nextitem)
         missed = misses.noted() - before
