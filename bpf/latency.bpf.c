@@ -192,9 +192,13 @@ static __always_inline u32 fin(struct sock *sk, bool direct) {
   return READ(direct, &sk->__sk_common, skc_flags) >> SOCK_DONE & 1;
 }
 
+/* Bytes of data that have come. */
+static __always_inline u64 received(struct sock *sk, struct tcp_sock *tp, bool direct) {
+  return READ(direct, tp, bytes_received) - fin(sk, direct);
+}
+
 /* How many bytes a place in the other side's stream is behind c->received; negative: before it. The stream begins where
- * `id` says. The kernel's count of bytes would need no such sum, but a packet's CPU writes it, and the reader's would
- * wait for its cache line. */
+ * `id` says. */
 static __always_inline s64 beyond(struct connection *c, u32 sequence) {
   u32 begin = c->endpoint.side == SIDE_CLIENT ? c->id : c->id >> 32;
 
@@ -508,7 +512,7 @@ found:
     if (c->endpoint.more) {
       tp = surely_tcp_sock(sk, direct);
       if (tp) /* it may be more than `beyond` can say */
-        c->received = READ(direct, tp, bytes_received) - fin(sk, direct);
+        c->received = received(sk, tp, direct);
       c->endpoint.more = 0;
     }
     c->start = begin(c);
@@ -663,7 +667,7 @@ int state_btf(u64 *ctx) {
       tp = tcp_sock_of(sk, true);
       if (tp) {
         read_transport(c, tp, true);
-        c->received = READ(true, tp, bytes_received) - fin(sk, true);
+        c->received = received(sk, tp, true);
       }
       forget(c);
     }

@@ -190,7 +190,7 @@ def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str,
 
 def _lines(lines: dict[str, list[tuple[int, str, int]]], plan: AttachPlan, said: str) -> dict[str, Any]:
     """The fields `files` and `lines` of an object, of what the worker says about the source that bcc rewrote."""
-    source, names = plan.source, sources.names(plan)
+    source = plan.source
     written = messages.origins(source.read_text(encoding="utf-8"), messages.split(said, source)[1])
     files: dict[str, int] = {}
     packed = {}
@@ -199,6 +199,7 @@ def _lines(lines: dict[str, list[tuple[int, str, int]]], plan: AttachPlan, said:
         for instruction, file, line in entries:
             if file == str(source) and line <= len(written):
                 line = written[line - 1]
-            records += struct.pack("=III", instruction, files.setdefault(names.get(file, file), len(files)), line)
+            place = files.setdefault(sources.portable(plan, file), len(files))
+            records += struct.pack("=III", instruction, place, line)
         packed[name] = records
     return {"files": tuple(files), "lines": packed}

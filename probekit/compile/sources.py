@@ -30,16 +30,14 @@ def files(plan: AttachPlan) -> list[Path]:
     return found
 
 
-def names(plan: AttachPlan) -> dict[str, str]:
-    """For the path of each file the name that it has wherever the plan's folders are."""
-    return {
-        str(path): next((str(path.relative_to(folder)) for folder in folders(plan) if path.is_relative_to(folder)), "")
-        or str(path)
-        for path in files(plan)
-    }
+def portable(plan: AttachPlan, file: str) -> str:
+    """The name that a file has wherever the plan's folders are; its path where it is in none of them."""
+    path = Path(file)
+    return next((str(path.relative_to(folder)) for folder in folders(plan) if path.is_relative_to(folder)), file)
 
 
 def located(compiled: Object, plan: AttachPlan) -> Object:
     """An object, which may have been made elsewhere, with the paths that its sources have here."""
-    paths = {name: path for path, name in names(plan).items()}
-    return evolve(compiled, files=tuple(paths.get(name, name) for name in compiled.files))
+    here = [[folder / name for folder in folders(plan) if (folder / name).is_file()] for name in compiled.files]
+    paths = (str(found[0]) if found else name for found, name in zip(here, compiled.files, strict=True))
+    return evolve(compiled, files=tuple(paths))
