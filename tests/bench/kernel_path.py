@@ -16,6 +16,8 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
+from tests.tracing import with_tracefs
+
 from . import peers
 
 ROUNDS = 5
@@ -85,7 +87,8 @@ def _programs() -> dict[int, dict[str, Any]]:
 def _programs_of(stack: ExitStack, command: list[str]) -> set[int]:
     """Starts a peer; the programs that it has loaded. None where this kernel does not let it attach."""
     before = set(_programs())
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    tool = with_tracefs(*command)
+    process = subprocess.Popen(tool, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stack.callback(process.wait)
     stack.callback(process.terminate)
     end = time.monotonic() + 15

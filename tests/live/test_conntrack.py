@@ -15,6 +15,7 @@ import pytest
 
 from tests.kernel.lives import KINDS, assert_balanced, differences, live_and_die
 from tests.kernel.netlab import Capture, Namespace, delayed
+from tests.tracing import with_tracefs
 
 from .conftest import Probe
 
@@ -88,7 +89,8 @@ def test_handshakes_take_as_long_as_the_packets_say(probe: Start, here: Namespac
 def printing(folder: Path, *command: str) -> Iterator[Path]:
     """One of libbpf-tools while it prints, to a file."""
     path = folder / command[0]
-    with path.open("w") as out, subprocess.Popen(["stdbuf", "-oL", *command], stdout=out, stderr=out) as tool:
+    lines = with_tracefs("stdbuf", "-oL", *command)
+    with path.open("w") as out, subprocess.Popen(lines, stdout=out, stderr=out) as tool:
         while not path.read_text():
             assert tool.poll() is None
             time.sleep(0.05)
