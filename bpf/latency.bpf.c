@@ -2,14 +2,15 @@
 /* TCP request latency and service time, one record a connection, changed in place.
  *
  * A client socket sends a request and is handed the response; a server socket is handed a request and sends the
- * response. `send` and `receive` run in the context of the process that uses the socket and under the socket's lock,
- * `readable` under its spinlock or with its backlog, so that a record has one writer at a time and needs no atomic
- * operation.
+ * response. `send` and `receive` run in the context of the process that uses the socket and under the socket's lock, so
+ * that a record has one writer at a time and needs no atomic operation. `readable` runs where the packet is taken in,
+ * often on another CPU: it writes nothing but when data arrived, to a cache line of its own, and reads no record.
  *
- * What is handed over counts as a response, or as a request, only where data has arrived since the other side's turn
- * ended: the rest of an earlier response, an empty read or data read again after a peek begin and end nothing.
+ * What is handed over counts as a response, or as a request, by its place in the other side's stream: the rest of an
+ * earlier response, an empty read or data read again after a peek begin and end nothing.
  *
- * Helper calls are what an event costs: the time, the owner once an exchange, and nothing else on most of them.
+ * Helper calls and cache lines that another CPU wrote are what an event costs: the time, the owner once an exchange,
+ * one such line at the end of a request, and nothing else on most of them.
  *
  * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, PICKUP, SAMPLE, OUTLIER_NS, OWNERS,
  * CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of values.py: SIDE_*, ORIGIN_*,
@@ -25,40 +26,67 @@
 /* States in which data goes to and fro, at least one way. */
 #define CONNECTED (1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT)
 #define UNSEEN ~0ULL
-#define TICK 16           /* 2^16 ns = 65 us: who was used longest ago */
-#define TRANSPORT_TICKS 8 /* 2^(16+8) ns = 17 ms: how old transport figures may be against the last exchange */
+#define TICK 16            /* 2^16 ns = 65 us: who was used longest ago */
+#define LONG_AGO 8         /* 2^(16+8) ns = 17 ms: how old transport figures may be against the last exchange */
+#define NEVER (1ULL << 62) /* above all times that are measured */
 #define UNTIMED 1 /* in place of a time: it happened, but this exchange is sampled out or the time was not seen */
 
-struct endpoint {
+/* 128 bytes, two cache lines: what every exchange changes is in the first one. */
+struct connection {
+  u64 socket; /* the kernel's address of it; 0: the slot is free */
+  u64 start;  /* ns; 0: no exchange under way */
+  u32 place;  /* in the other side's stream: what is handed over next has to lie behind it; while a server answers, the
+               * end of what belongs to the request */
+  u32 used;   /* in TICKs, for who leaves first */
+  u32 pid;
   u8 side;
   u8 origin;
   u8 end;
-  u8 more; /* data has come since the request (server) or the response (client) was handed over */
+  u8 unused;
+  u64 events;
+  u64 sum;
+  u64 square_low;
+  u64 wait; /* ns, sum: data at the socket until handed over */
+
+  u64 min;
+  u64 max;
+  u32 square_high;
+  u32 unsplit; /* exchanges whose `wait` was not seen */
+  u32 srtt_us;
   struct addresses addresses;
 };
 
-/* Cache lines are what an event costs, and 160 bytes begin at or amidst one: what every event touches is in the middle,
- * what the end of an exchange touches before it. */
-struct connection {
-  u64 min;
-  u64 max;
-  u64 square_low;
-  u64 wait; /* ns, sum: data at the socket until handed over */
-  u64 sum;
-  u64 events;
-  u64 socket;   /* the kernel's address of it; 0: the slot is free */
-  u64 start;    /* ns; 0: no exchange under way */
-  u64 ready;    /* ns; when the first data of the other side's turn reached the socket */
-  u64 received; /* bytes: what is handed over next lies behind them */
-  u32 pid;
-  u32 used; /* in TICKs, for who leaves first */
-  u32 square_high;
-  struct endpoint endpoint;
-  u32 unsplit; /* exchanges whose `wait` was not seen */
-  u64 sent;
+/* The kernel's figures of a connection. Bytes have 48 bits, which is 281 TB. */
+struct transport {
   u64 id;
-  u32 srtt_us;
+  u32 sent_low;
+  u32 received_low;
+  u16 sent_high;
+  u16 received_high;
   u32 retransmits;
+};
+
+/* Eight connections, in whole cache lines. */
+struct set {
+  u64 tag[WAYS];     /* the sockets' addresses, with CLIENT at those of clients; 0: the slot is free */
+  u64 arrival[WAYS]; /* see `arrive` */
+  struct connection connection[WAYS];
+  struct transport transport[WAYS];
+#if PICKUP
+  u64 arrived[WAYS]; /* ns; when the data in `arrival` reached the socket */
+  u64 ready[WAYS];   /* ns; the same of the exchange under way; 0 where it was not seen */
+#endif
+};
+
+struct slot {
+  struct set *set; /* NULL: there is none */
+  u32 way;
+  struct connection *record;
+};
+
+struct ended_connection {
+  struct connection connection;
+  struct transport transport;
 };
 
 struct event {
@@ -66,7 +94,10 @@ struct event {
   u64 latency;
   u64 wait; /* ns: data at the socket until handed over; UNSEEN where its arrival was not seen */
   u64 socket;
-  struct endpoint endpoint;
+  u8 side;
+  u8 origin;
+  u8 unused[2];
+  struct addresses addresses;
   u32 pid;
   u32 srtt_us;
 };
@@ -90,20 +121,15 @@ struct counters {
   u64 clock;      /* end before start: cannot be, so it is counted */
 };
 
-/* A socket has two sets of WAYS slots to be in. A tag is half of its address; others may have the same one. */
-struct set_tags {
-  u32 tag[WAYS]; /* half a cache line: where in the set a socket may be; 0: the slot is free */
-};
-
-BPF_F_TABLE("array", u32, struct set_tags, tags, SETS, BPF_F_MMAPABLE); /* mappable is aligned to a page */
 BPF_ARRAY(locks, u64, LOCKS);
-BPF_F_TABLE("array", u32, struct connection, connections, SETS *WAYS, BPF_F_MMAPABLE);
+/* Mappable is aligned to a page. */
+BPF_F_TABLE("array", u32, struct set, connections, SETS, BPF_F_MMAPABLE);
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
 /* Of connections that found no room in the ring buffer, so that the totals are whole all the same. */
 BPF_PERCPU_ARRAY(undelivered, struct moments, SIDES);
 BPF_TABLE("lru_hash", u32, struct owner_name, owners, OWNERS);
 BPF_RINGBUF_OUTPUT(closed, CLOSED_PAGES);
-LAYOUT(closed, struct connection);
+LAYOUT(closed, struct ended_connection);
 #ifdef EVENT_PAGES
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 LAYOUT(events, struct event);
@@ -125,6 +151,7 @@ static __always_inline struct counters *this_cpu_counters(void) {
       __sync_fetch_and_add(&counters_->cause, 1); \
   })
 
+#define CLIENT 1ULL                /* sockets' addresses are even */
 #define HASH 0x9e3779b97f4a7c15ULL /* 2^64 / golden ratio: Fibonacci hashing */
 
 /* A socket's two sets. */
@@ -135,56 +162,67 @@ static __always_inline u32 set_of(u64 socket, bool second) {
   return (half * SETS) >> 32;
 }
 
-static __always_inline struct connection *slot_at(u32 set, u32 way) {
-  u32 slot = set * WAYS + way;
-
-  return connections.lookup(&slot);
+static __always_inline struct set *set_at(u32 number) {
+  return connections.lookup(&number);
 }
 
-static __always_inline u32 tag_of(u64 socket) {
-  return (u32)socket | 1;
+/* A place in a set, also for the verifier, which may have lost its bound. */
+static __always_inline u32 bounded(u32 way) {
+  asm volatile("" : "+r"(way));
+  return way & (WAYS - 1);
 }
 
-static __always_inline struct connection *find_in(u32 set, u64 socket) {
-  struct set_tags *t = tags.lookup(&set);
+static __always_inline struct slot slot_of(struct set *set, u32 way) {
+  struct slot slot = {set, way};
 
-  if (!t)
-    return NULL;
-#pragma unroll
-  for (u32 way = 0; way < WAYS; way++) {
-    if (t->tag[way] == tag_of(socket)) {
-      struct connection *c = slot_at(set, way);
-
-      if (c && c->socket == socket)
-        return c;
-    }
-  }
-  return NULL;
+  if (set)
+    slot.record = &set->connection[bounded(way)];
+  return slot;
 }
 
 static __always_inline u32 home_of(u64 socket) {
   return (socket * HASH >> 20) % WAYS;
 }
 
-/* Where it would be in an empty table, which is where it nearly always is: one cache line instead of two. */
-static __always_inline struct connection *find_at_home(struct sock *sk) {
-  u64 socket = address_of(sk);
-  struct connection *c = slot_at(set_of(socket, false), home_of(socket));
-
-  return c && c->socket == socket ? c : NULL;
+/* Where a socket would be in an empty table, which is where it nearly always is. */
+static __always_inline struct slot home(u64 socket) {
+  return slot_of(set_at(set_of(socket, false)), home_of(socket));
 }
 
-static __always_inline struct connection *find_elsewhere(struct sock *sk) {
-  u64 socket = address_of(sk);
-  struct connection *c = find_in(set_of(socket, false), socket);
+static __always_inline struct slot find_in(u32 number, u64 socket) {
+  struct set *set = set_at(number);
+  u64 found = WAYS;
 
-  return c ? c : find_in(set_of(socket, true), socket);
+  if (!set)
+    return slot_of(NULL, 0);
+#pragma clang loop unroll(disable)
+  for (u64 way = 0; way < WAYS; way++) {
+    u64 other = (set->tag[way] & ~CLIENT) ^ socket, differs = if_negative(other | -other);
+
+    found = (found & differs) | (way & ~differs);
+  }
+  return slot_of(found < WAYS ? set : NULL, found);
 }
 
-static __always_inline struct connection *find(struct sock *sk) {
-  struct connection *c = find_at_home(sk);
+static __always_inline struct slot find_elsewhere(u64 socket) {
+  struct slot slot = find_in(set_of(socket, false), socket);
 
-  return c ? c : find_elsewhere(sk);
+  return slot.set ? slot : find_in(set_of(socket, true), socket);
+}
+
+/* Of whom the record itself says whose it is: one cache line less than by the tags. */
+static __always_inline struct slot find_at_home(u64 socket) {
+  struct slot slot = home(socket);
+
+  if (slot.set && slot.record->socket != socket)
+    slot.set = NULL;
+  return slot;
+}
+
+static __always_inline struct slot find(u64 socket) {
+  struct slot slot = find_at_home(socket);
+
+  return slot.set ? slot : find_elsewhere(socket);
 }
 
 /* 1 where the other side has ended its stream: the kernel counts its FIN as a byte. */
@@ -192,37 +230,45 @@ static __always_inline u32 fin(struct sock *sk, bool direct) {
   return READ(direct, &sk->__sk_common, skc_flags) >> SOCK_DONE & 1;
 }
 
-/* Bytes of data that have come. */
-static __always_inline u64 received(struct sock *sk, struct tcp_sock *tp, bool direct) {
-  return READ(direct, tp, bytes_received) - fin(sk, direct);
-}
-
-/* How many bytes a place in the other side's stream is behind c->received; negative: before it. The stream begins where
- * `id` says. */
-static __always_inline s64 beyond(struct connection *c, u32 sequence) {
-  u32 begin = c->endpoint.side == SIDE_CLIENT ? c->id : c->id >> 32;
-
-  return (s32)(sequence - begin - (u32)c->received);
-}
-
-/* What is handed over next has to lie behind this: a response behind all that came before its request, a request behind
- * what the server has taken. */
-static __always_inline void mark(struct connection *c, struct sock *sk, struct tcp_sock *tp, bool direct) {
-  if (c->endpoint.side == SIDE_CLIENT)
-    c->received += beyond(c, READ(direct, tp, rcv_nxt) - fin(sk, direct));
-  else
-    c->received += beyond(c, READ(direct, tp, copied_seq));
-}
-
 /* The kernel's own figures of the connection. */
-static __always_inline void read_transport(struct connection *c, struct tcp_sock *tp, bool direct) {
-  c->sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
-  c->retransmits = READ(direct, tp, total_retrans);
-  c->srtt_us = READ(direct, tp, srtt_us) >> 3;
+static __always_inline void read_transport(struct slot slot, struct sock *sk, struct tcp_sock *tp, bool direct) {
+  struct transport *t = &slot.set->transport[bounded(slot.way)];
+  u64 sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
+  u64 received = READ(direct, tp, bytes_received) - fin(sk, direct);
+
+  t->sent_low = sent;
+  t->sent_high = sent >> 32;
+  t->received_low = received;
+  t->received_high = received >> 32;
+  t->retransmits = READ(direct, tp, total_retrans);
+  slot.record->srtt_us = READ(direct, tp, srtt_us) >> 3;
+}
+
+/* What the CPU that takes packets in says: in the lower bits the nanoseconds at which data came to a socket that had
+ * nothing left to be read, above them the end of that data in the stream. One word, so that it is written at once, and
+ * all that it is made from is the kernel's own and at hand there. */
+#define ARRIVAL_BITS 36 /* 68 s; no request that is measured takes longer */
+#define ARRIVAL_TIME ((1ULL << ARRIVAL_BITS) - 1)
+
+static __always_inline void arrive(struct slot slot, u32 copied, u32 end, bool all_read, u64 now) {
+  u64 *arrival = &slot.set->arrival[bounded(slot.way)];
+  u64 last = *arrival >> ARRIVAL_BITS << ARRIVAL_BITS;
+
+  if (!all_read && (s64)(((u64)copied << ARRIVAL_BITS) - last) < 0)
+    return;
+  *arrival = (u64)end << ARRIVAL_BITS | (now & ARRIVAL_TIME);
+#if PICKUP
+  slot.set->arrived[bounded(slot.way)] = now;
+#endif
+}
+
+/* The next arrival counts once what comes before `place` was read, and none has been seen. With the socket's lock. */
+static __always_inline void expect_arrival(struct slot slot, u32 place) {
+  slot.set->arrival[bounded(slot.way)] = (u64)place << ARRIVAL_BITS;
 }
 
 static __always_inline void keep_totals(struct connection *c) {
-  u32 side = c->endpoint.side;
+  u32 side = c->side;
   struct moments *kept = undelivered.lookup(&side);
   struct moments moments = {c->events, c->sum, c->min, c->max, c->square_low, c->square_high};
 
@@ -231,9 +277,10 @@ static __always_inline void keep_totals(struct connection *c) {
 }
 
 /* The record goes to user space; its slot may be used again. */
-static __always_inline void hand_over(struct connection *c, u8 end) {
+static __always_inline void hand_over(struct slot slot, u8 end) {
+  struct connection *c = slot.record;
   struct counters *count = this_cpu_counters();
-  struct connection *copy = closed.ringbuf_reserve(sizeof(*copy));
+  struct ended_connection *copy = closed.ringbuf_reserve(sizeof(*copy));
 
   COUNT(closed);
   if (end == END_EVICTED)
@@ -245,93 +292,59 @@ static __always_inline void hand_over(struct connection *c, u8 end) {
     keep_totals(c);
     return;
   }
-  __builtin_memcpy(copy, c, sizeof(*copy));
-  copy->endpoint.end = end;
+  __builtin_memcpy(&copy->connection, c, sizeof(*c));
+  __builtin_memcpy(&copy->transport, &slot.set->transport[bounded(slot.way)], sizeof(copy->transport));
+  copy->connection.end = end;
   /* A wake-up costs microseconds: one for many records. */
   closed.ringbuf_submit(copy, count && count->closed % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
 
-static __always_inline bool is_free(u32 set, u32 way) {
-  struct connection *c = slot_at(set, way);
-
-  return c && !c->socket;
-}
-
-static __always_inline void untag(u32 set, u64 socket) {
-  struct set_tags *t = tags.lookup(&set);
-
-  if (!t)
-    return;
-#pragma unroll
-  for (u32 way = 0; way < WAYS; way++)
-    if (t->tag[way] == tag_of(socket) && is_free(set, way))
-      t->tag[way] = 0;
-}
-
-static __always_inline void forget(struct connection *c) {
-  u64 socket = c->socket;
-
-  hand_over(c, END_CLOSED);
-  c->socket = 0;
-  untag(set_of(socket, false), socket);
-  untag(set_of(socket, true), socket);
-}
-
-/* All ones where the number is negative, else 0. A branch would do, but the verifier follows both sides of each, in
- * every program; clang would make one of it, if it saw what this is. */
-static __always_inline u64 if_negative(u64 number) {
-  asm volatile("%0 s>>= 63" : "+r"(number));
-  return number;
+static __always_inline void forget(struct slot slot) {
+  hand_over(slot, END_CLOSED);
+  slot.record->socket = 0;
+  slot.set->tag[bounded(slot.way)] = 0;
 }
 
 /* How many of a set's slots are free, and in `vacant` the first of them from the socket's home on. */
-static __always_inline u32 count_free(u32 set, u32 home, u32 *vacant) {
-  struct set_tags *t = tags.lookup(&set);
+static __always_inline u32 count_free(struct set *set, u32 home, u32 *vacant) {
   u64 free = 0, found = 0;
 
-  if (!t)
-    return 0;
-#pragma unroll
+#pragma clang loop unroll(disable)
   for (u32 i = WAYS; i-- > 0;) {
     u32 way = (home + i) % WAYS;
-    u64 tag = t->tag[way], mask = ~if_negative(-tag);
+    u64 mask = ~if_negative(-(set->tag[bounded(way)] >> 1));
 
     free += mask & 1;
     found = (found & ~mask) | (way & mask);
   }
-  *vacant = set * WAYS + found;
+  *vacant = found;
   return free;
 }
 
 /* The slot of two sets that was used longest ago. */
-static __always_inline u32 oldest_of(u32 first, u32 second) {
+static __always_inline struct slot oldest_of(struct set *first, struct set *second) {
   u32 now = bpf_ktime_get_ns() >> TICK;
-  u64 longest = 0, oldest = first * WAYS;
+  u64 longest = 0, oldest = 0;
 
-#pragma unroll
+#pragma clang loop unroll(disable)
   for (u32 i = 0; i < 2 * WAYS; i++) {
-    u32 slot = (i < WAYS ? first : second) * WAYS + i % WAYS;
-    struct connection *c = connections.lookup(&slot);
-    u64 age, older;
+    struct set *set = i < WAYS ? first : second;
+    u64 age = (u32)(now - set->connection[i % WAYS].used), older = if_negative(longest - age);
 
-    if (!c)
-      break;
-    age = (u32)(now - c->used);
-    older = if_negative(longest - age);
     longest = (longest & ~older) | (age & older);
-    oldest = (oldest & ~older) | (slot & older);
+    oldest = (oldest & ~older) | (i & older);
   }
-  return oldest;
+  return slot_of(oldest < WAYS ? first : second, oldest % WAYS);
 }
 
 /* A free slot of the emptier one of the socket's two sets, from its home on; else the one that was used longest ago. */
-static __always_inline u32 choose(u32 first, u32 second, u32 home) {
+static __always_inline struct slot choose(struct set *first, struct set *second, u32 home) {
   u32 in_first = 0, in_second = 0;
   u32 first_free = count_free(first, home, &in_first), second_free = count_free(second, home, &in_second);
 
   if (!first_free && !second_free)
     return oldest_of(first, second);
-  return first_free >= second_free ? in_first : in_second;
+  return first_free >= second_free ? slot_of(first, in_first) : slot_of(second, in_second);
 }
 
 /* There is no compare-and-exchange before 5.12, but who adds one and then reads one is alone. */
@@ -343,87 +356,109 @@ static __always_inline bool try_lock(u64 *lock) {
   return false;
 }
 
-static __always_inline struct connection *fill(u32 slot, struct sock *sk, u8 side, u8 origin, bool direct) {
-  struct connection *c = connections.lookup(&slot);
+static __always_inline bool fill(struct slot slot, struct sock *sk, u8 side, u8 origin, bool direct) {
+  struct connection *c = slot.record;
   struct tcp_sock *tp = tcp_sock_of(sk, direct);
-  u32 set = slot / WAYS;
-  struct set_tags *t = tags.lookup(&set);
+  u32 way = bounded(slot.way);
 
-  if (!c || !t || !tp)
-    return NULL;
-  t->tag[slot % WAYS] = 0;
+  if (!tp)
+    return false;
+  slot.set->tag[way] = 0;
   if (c->socket)
-    hand_over(c, END_EVICTED);
+    hand_over(slot, END_EVICTED);
   __builtin_memset(c, 0, sizeof(*c));
-  read_addresses(&c->endpoint.addresses, sk);
-  c->id = connection_id(sk, side == SIDE_CLIENT, direct);
-  c->endpoint.side = side;
-  c->endpoint.origin = origin;
-  c->received = READ(direct, tp, bytes_received);
-  mark(c, sk, tp, direct);
+  read_addresses(&c->addresses, sk);
+  read_transport(slot, sk, tp, direct);
+  slot.set->transport[way].id = connection_id(sk, side == SIDE_CLIENT, direct);
+  c->side = side;
+  c->origin = origin;
+  c->place = READ(direct, tp, rcv_nxt);
+  c->min = NEVER;
   c->used = bpf_ktime_get_ns() >> TICK;
+  expect_arrival(slot, c->place);
   c->socket = address_of(sk);
-  t->tag[slot % WAYS] = tag_of(c->socket);
+  slot.set->tag[way] = c->socket | (side == SIDE_CLIENT ? CLIENT : 0);
   COUNT(connections);
-  return c;
+  return true;
 }
 
-/* A record for this socket, or NULL where another CPU is changing its sets: the socket's next event tries again. */
-static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origin, bool direct) {
-  u32 first = set_of(address_of(sk), false), second = set_of(address_of(sk), true);
+/* A record for this socket, or none where another CPU is changing its sets: the socket's next event tries again. */
+static __always_inline struct slot add(struct sock *sk, u8 side, u8 origin, bool direct) {
+  u64 socket = address_of(sk);
+  u32 first = set_of(socket, false), second = set_of(socket, true);
   u32 first_lock = first % LOCKS, second_lock = second % LOCKS;
   u64 *one = locks.lookup(&first_lock), *two = locks.lookup(&second_lock);
-  struct connection *c = NULL;
+  struct set *in_first = set_at(first), *in_second = set_at(second);
+  struct slot slot = {};
+  bool filled = false;
 
-  if (!one || !two)
-    return NULL;
+  if (!one || !two || !in_first || !in_second)
+    return slot;
   if (try_lock(one)) {
     if (one == two || try_lock(two)) {
-      c = fill(choose(first, second, home_of(address_of(sk))), sk, side, origin, direct);
+      slot = choose(in_first, in_second, home_of(socket));
+      filled = fill(slot, sk, side, origin, direct);
       if (one != two)
         __sync_fetch_and_add(two, -1);
     }
     __sync_fetch_and_add(one, -1);
   }
-  if (!c)
+  if (!filled) {
     COUNT(contended);
-  return c;
+    slot.set = NULL;
+  }
+  return slot;
 }
 
 /* A connection whose birth was not seen. One that is not established yet is going to be born, one that has ended would
  * stay for good. */
-static __always_inline struct connection *add_unseen(struct sock *sk, bool direct) {
+static __always_inline struct slot add_unseen(struct sock *sk, bool direct) {
   u32 state = 1 << READ(direct, &sk->__sk_common, skc_state);
   u8 side = is_accepted(sk, direct) ? SIDE_SERVER : SIDE_CLIENT;
+  struct slot none = {};
 
   if (!(state & CONNECTED))
-    return NULL;
+    return none;
   return add(sk, side, ORIGIN_UNSEEN, direct);
 }
 
-/* The process that began the exchange. Programs in softirq must not come here. */
-static __always_inline void own(struct connection *c) {
-  u32 pid = bpf_get_current_pid_tgid() >> 32;
+/* Programs in softirq must not come here. */
+static __always_inline void own(struct connection *c, u32 pid) {
   struct owner_name owner;
 
-  if (LIKELY(c->pid == pid))
-    return;
   __builtin_memset(&owner, 0, sizeof(owner));
   c->pid = pid;
   bpf_get_current_comm(owner.name, sizeof(owner.name));
   owners.update(&pid, &owner);
 }
 
-static __always_inline u64 begin(struct connection *c) {
-  u64 now;
-
-  if (SAMPLE != 0xffffffff && bpf_get_prandom_u32() > SAMPLE) {
-    COUNT(sampled_out);
+/* The time, or UNTIMED where an exchange that begins now is none of the sample. It is read before anything else of an
+ * event: reading it waits for all that is under way, and what comes later goes on while caches are waited for. */
+static __always_inline u64 time_of_begin(void) {
+  if (SAMPLE != 0xffffffff && bpf_get_prandom_u32() > SAMPLE)
     return UNTIMED;
+  return bpf_ktime_get_ns();
+}
+
+/* An exchange begins; it belongs to the process that runs. */
+static __always_inline void begin(struct slot slot, bool client, u64 now) {
+  struct connection *c = slot.record;
+  u32 idle, stranger;
+
+  c->start = now;
+  if (SAMPLE != 0xffffffff && now == UNTIMED) {
+    COUNT(sampled_out);
+    return;
   }
-  now = bpf_ktime_get_ns();
+  stranger = c->pid ^ bpf_get_current_pid_tgid() >> 32;
+  idle = (c->used ^ (u32)(now >> TICK)) >> LONG_AGO;
   c->used = now >> TICK;
-  return now;
+  if (!(stranger | idle))
+    return;
+  if (client && idle) /* should one be missed, nobody takes the last one for it */
+    expect_arrival(slot, c->place);
+  if (stranger)
+    own(c, c->pid ^ stranger);
 }
 
 #ifdef EVENT_PAGES
@@ -440,12 +475,18 @@ static __always_inline void emit(struct connection *c, u64 now, u64 latency, u64
   e->latency = latency;
   e->wait = wait;
   e->socket = c->socket;
-  e->endpoint = c->endpoint;
+  e->side = c->side;
+  e->origin = c->origin;
+  e->addresses = c->addresses;
   e->pid = c->pid;
   e->srtt_us = c->srtt_us;
   events.ringbuf_submit(e, count && count->events % EVENT_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
+static __always_inline void distribute(u32 measure, u64 value) {
+} /* user space does it */
 #else
+static __always_inline void emit(struct connection *c, u64 now, u64 latency, u64 wait) {
+}
 static __always_inline void distribute(u32 measure, u64 value) {
   struct histogram *h = histograms.lookup(&measure);
 
@@ -454,86 +495,143 @@ static __always_inline void distribute(u32 measure, u64 value) {
 }
 #endif
 
-/* An exchange ended now. */
-static __always_inline void finish(struct connection *c, struct sock *sk, u64 now, u64 wait, bool direct) {
-  bool client = c->endpoint.side == SIDE_CLIENT;
-  u64 latency = now - c->start, high = c->square_high;
-
-  if (UNLIKELY(now < c->start)) {
+/* An exchange that is not measured. */
+static __always_inline void reject(u64 start, u64 now) {
+  if (now < start)
     COUNT(clock);
-    return;
-  }
-  if (UNLIKELY(latency > OUTLIER_NS)) {
+  else
     COUNT(outliers);
+}
+
+/* After an exchange what the kernel knows of the connection, where that was not read lately. */
+static __always_inline void remember(struct slot slot, struct sock *sk, u32 idle, bool direct) {
+  struct tcp_sock *tp;
+
+  if (!idle && slot.record->events > 1)
     return;
-  }
-  if (!c->events || latency < c->min)
+  tp = surely_tcp_sock(sk, direct);
+  if (tp)
+    read_transport(slot, sk, tp, direct);
+}
+
+/* Counts what an exchange took. */
+static __always_inline void keep(struct connection *c, u64 latency) {
+  if (latency < c->min)
     c->min = latency;
   if (latency > c->max)
     c->max = latency;
-  if (wait != UNSEEN)
-    c->wait += wait;
-  else
-    c->unsplit += 1;
   c->sum += latency;
-  add_square(&c->square_low, &high, latency);
-  c->square_high = high;
-  if (UNLIKELY((c->used ^ (u32)(now >> TICK)) >> TRANSPORT_TICKS || !c->events)) {
-    struct tcp_sock *tp = surely_tcp_sock(sk, direct);
-
-    if (tp)
-      read_transport(c, tp, direct);
-  }
-  c->used = now >> TICK;
+  c->square_high += add_square(&c->square_low, latency);
   c->events += 1;
-#ifdef EVENT_PAGES
+}
+
+/* A client's exchange ends. */
+static __always_inline void finish_request(struct slot slot, struct sock *sk, u64 start, u64 now, bool direct) {
+  struct connection *c = slot.record;
+  u64 latency = now - start, arrival, wait = UNSEEN;
+  u32 idle = (c->used ^ (u32)(now >> TICK)) >> LONG_AGO;
+
+  if (latency > OUTLIER_NS)
+    goto odd;
+  c->used = now >> TICK;
+  keep(c, latency);
+  distribute(MEASURE_REQUEST, latency);
+  BARRIER(); /* another CPU wrote what comes now: all else is done while it is on its way */
+  arrival = slot.set->arrival[bounded(slot.way)] & ARRIVAL_TIME;
+  wait = (now - arrival) & ARRIVAL_TIME;
+  if (if_negative((arrival - 1) | (latency - wait)))
+    goto unsplit;
+  c->wait += wait;
+  distribute(MEASURE_WAKEUP, wait);
+  distribute(MEASURE_WIRE, latency - wait);
+split:
   emit(c, now, latency, wait);
-#else
-  distribute(client ? MEASURE_REQUEST : MEASURE_SERVICE, latency);
-  if (wait != UNSEEN) {
-    distribute(client ? MEASURE_WAKEUP : MEASURE_PICKUP, wait);
-    if (client)
-      distribute(MEASURE_WIRE, latency - wait);
+  remember(slot, sk, idle, direct);
+  return;
+
+unsplit:
+  wait = UNSEEN;
+  c->unsplit += 1;
+  goto split;
+odd:
+  reject(start, now);
+}
+
+/* A server's exchange ends. */
+static __always_inline void finish_service(struct slot slot, struct sock *sk, u64 start, u64 now, bool direct) {
+  struct connection *c = slot.record;
+  u64 latency = now - start, wait = UNSEEN;
+  u32 idle = (c->used ^ (u32)(now >> TICK)) >> LONG_AGO;
+
+  if (latency > OUTLIER_NS)
+    goto odd;
+  c->used = now >> TICK;
+  keep(c, latency);
+  distribute(MEASURE_SERVICE, latency);
+#if PICKUP
+  if (slot.set->ready[bounded(slot.way)]) {
+    wait = start - slot.set->ready[bounded(slot.way)];
+    c->wait += wait;
+    distribute(MEASURE_PICKUP, wait < ARRIVAL_TIME ? wait : ARRIVAL_TIME);
   }
 #endif
+  if (!PICKUP || wait == UNSEEN)
+    c->unsplit += 1;
+  emit(c, now, latency, wait);
+  remember(slot, sk, idle, direct);
+  return;
+
+odd:
+  reject(start, now);
+}
+
+/* A client's program sends. */
+static __always_inline void send_request(struct slot slot, struct sock *sk, bool direct) {
+  struct connection *c = slot.record;
+  struct tcp_sock *tp;
+  u64 now;
+
+  if (c->start) /* more of a request, or another one before the answer */
+    return;
+  now = time_of_begin();
+  tp = surely_tcp_sock(sk, direct);
+  if (!tp)
+    return;
+  c->place = READ(direct, tp, rcv_nxt); /* the rest of an earlier response is before it */
+  begin(slot, true, now);
+}
+
+/* A server's program sends. Data behind `place` is the next request, though it came before this answer. */
+static __always_inline void send_response(struct slot slot, struct sock *sk, bool direct) {
+  struct connection *c = slot.record;
+  u64 start = c->start, now;
+
+  if (!start) /* more of a response, or something nobody asked for */
+    return;
+  now = bpf_ktime_get_ns();
+  c->start = 0;
+  if (start != UNTIMED)
+    finish_service(slot, sk, start, now, direct);
 }
 
 /* Under the socket's lock, in the sender's context, before anything was queued. */
 static __always_inline void send(struct sock *sk, bool direct) {
-  struct connection *c = find_at_home(sk);
-  struct tcp_sock *tp;
+  struct slot slot = find_at_home(address_of(sk));
 
-  if (!c)
+  if (!slot.set)
     goto elsewhere;
 found:
-  if (c->endpoint.side == SIDE_CLIENT) {
-    if (c->start) /* more of a request, or another one before the answer */
-      return;
-    if (c->endpoint.more) {
-      tp = surely_tcp_sock(sk, direct);
-      if (tp) /* it may be more than `beyond` can say */
-        c->received = received(sk, tp, direct);
-      c->endpoint.more = 0;
-    }
-    c->start = begin(c);
-    c->ready = 0;
-    own(c);
-    return;
-  }
-  if (!c->start) /* more of a response, or something nobody asked for */
-    return;
-  if (c->start != UNTIMED)
-    finish(c, sk, bpf_ktime_get_ns(), c->ready > UNTIMED ? c->start - c->ready : UNSEEN, direct);
-  c->start = 0;
-  c->ready = c->endpoint.more ? UNTIMED : 0; /* the next request is there already */
-  c->endpoint.more = 0;
+  if (slot.record->side == SIDE_CLIENT)
+    send_request(slot, sk, direct);
+  else
+    send_response(slot, sk, direct);
   return;
 
-elsewhere: /* at the end: what nearly every event runs through lies together */
-  c = find_elsewhere(sk);
-  if (!c)
-    c = add_unseen(sk, direct);
-  if (c)
+elsewhere:
+  slot = find_elsewhere(address_of(sk));
+  if (!slot.set)
+    slot = add_unseen(sk, direct);
+  if (slot.set)
     goto found;
 }
 ON_FIRST_ARGUMENT(send, send)
@@ -553,97 +651,128 @@ int message_kprobe(struct pt_regs *ctx) {
 #endif
 
 /* A server's program was handed data. */
-static __always_inline void receive_request(struct connection *c, struct tcp_sock *tp, bool direct) {
-  if (c->start) { /* more of a request, or another one before the answer */
-    if (c->endpoint.more && READ(direct, tp, copied_seq) == READ(direct, tp, rcv_nxt))
-      c->endpoint.more = 0;
-  } else if (c->ready) {
-    c->start = begin(c);
-    own(c);
-  }
-}
-
-/* A client's program was handed data of a response. */
-static __always_inline void receive_response(struct connection *c, struct sock *sk, bool direct) {
+static __always_inline void receive_request(struct slot slot, struct sock *sk, bool direct) {
+  struct connection *c = slot.record;
+  struct tcp_sock *tp;
+  u32 copied, received;
   u64 now;
 
-  if (c->start != UNTIMED) {
-    now = bpf_ktime_get_ns();
-    finish(c, sk, now, now - c->ready, direct);
-  }
+  if (c->start)
+    goto more;
+  now = time_of_begin();
+  tp = surely_tcp_sock(sk, direct);
+  if (!tp)
+    return;
+  copied = READ(direct, tp, copied_seq);
+  received = READ(direct, tp, rcv_nxt);
+  if ((s32)(copied - c->place) <= 0) /* a peek, a read of no bytes, the rest of a request that has its answer */
+    return;
+#if PICKUP
+  u64 arrived = slot.set->arrived[bounded(slot.way)];
+  /* not where that was before the last answer: whose data it was is not known then */
+  bool seen = slot.set->arrival[bounded(slot.way)] & ARRIVAL_TIME && (s32)((u32)(arrived >> TICK) - c->used) >= 0;
+
+  slot.set->ready[bounded(slot.way)] = seen ? arrived : 0;
+#endif
+  c->place = received;
+  begin(slot, false, now);
+  return;
+
+more: /* of a request, or another one before the answer */
+  tp = surely_tcp_sock(sk, direct);
+  if (tp && READ(direct, tp, copied_seq) == READ(direct, tp, rcv_nxt))
+    c->place = READ(direct, tp, rcv_nxt);
+}
+
+/* A client's program was handed data. */
+static __always_inline void receive_response(struct slot slot, struct sock *sk, bool direct) {
+  struct connection *c = slot.record;
+  u64 start = c->start, now;
+  struct tcp_sock *tp;
+
+  if (!start) /* more of a response */
+    return;
+  now = bpf_ktime_get_ns();
+  tp = surely_tcp_sock(sk, direct);
+  if (!tp)
+    return;
+  if ((s32)(READ(direct, tp, copied_seq) - c->place) <= 0) /* a peek, a read of no bytes, the rest of a response */
+    return;
   c->start = 0;
+  if (start != UNTIMED)
+    finish_request(slot, sk, start, now, direct);
 }
 
 /* Under the socket's lock, in the reader's context, after each segment that was copied. */
 static __always_inline void receive(struct sock *sk, bool direct) {
-  struct connection *c = find_at_home(sk);
-  struct tcp_sock *tp;
+  struct slot slot = find_at_home(address_of(sk));
 
-  if (!c)
+  if (!slot.set)
     goto elsewhere;
 found:
-  /* more of a response */
-  if (c->endpoint.side == SIDE_CLIENT && (!c->start || !c->ready))
-    return;
-  tp = surely_tcp_sock(sk, direct);
-  if (!tp || beyond(c, READ(direct, tp, copied_seq)) <= 0) /* a peek, a read of no bytes, the rest of a response */
-    return;
-  mark(c, sk, tp, direct);
-  if (c->endpoint.side == SIDE_CLIENT)
-    receive_response(c, sk, direct);
+  if (slot.record->side == SIDE_CLIENT)
+    receive_response(slot, sk, direct);
   else
-    receive_request(c, tp, direct);
+    receive_request(slot, sk, direct);
   return;
 
 elsewhere:
-  c = find_elsewhere(sk);
-  if (!c)
-    c = add_unseen(sk, direct);
-  if (c)
+  slot = find_elsewhere(address_of(sk));
+  if (!slot.set)
+    slot = add_unseen(sk, direct);
+  if (slot.set)
     goto found;
 }
 ON_FIRST_ARGUMENT(receive, receive)
 
-static __always_inline void arrived(struct connection *c) {
-  bool client = c->endpoint.side == SIDE_CLIENT;
-
-  if (client ? !c->start : c->start != 0) {
-    if (!c->endpoint.more)
-      c->endpoint.more = 1;
-  } else if (!c->ready) {
-    c->ready = (client ? c->start != UNTIMED : PICKUP) ? bpf_ktime_get_ns() : UNTIMED;
-  }
+/* A slot where it matters when data arrives: a client's, with PICKUP also a server's. */
+static __always_inline bool is_waiting(struct slot slot) {
+  return PICKUP || slot.set->tag[bounded(slot.way)] & CLIENT;
 }
 
-/* In softirq, or with the socket's backlog, when data can be read. */
+/* A socket's slot, by its tag: the record's cache line stays with the CPU that uses the socket. */
+static __always_inline struct slot find_by_tag(u64 socket) {
+  struct slot slot = home(socket);
+
+  if (slot.set && (slot.set->tag[bounded(slot.way)] & ~CLIENT) == socket)
+    return slot;
+  return find_elsewhere(socket);
+}
+
+/* In softirq, or with the socket's backlog, when data can be read. The kernel has just read the clock for it. */
 static __always_inline void readable(struct sock *sk, bool direct) {
-  struct connection *c = find_at_home(sk);
+  struct slot slot = find_by_tag(address_of(sk));
+  struct tcp_sock *tp;
 
-  if (!c)
-    goto elsewhere;
-found:
-  arrived(c);
-  return;
-
-elsewhere:
-  c = find_elsewhere(sk);
-  if (c)
-    goto found;
+  if (!slot.set || !is_waiting(slot))
+    return;
+  tp = surely_tcp_sock(sk, direct);
+  if (tp)
+    arrive(slot, READ(direct, tp, copied_seq), READ(direct, tp, rcv_nxt), false, READ(direct, tp, tcp_clock_cache));
 }
 ON_FIRST_ARGUMENT(readable, readable)
 
-/* Kernels before 6.3 have no tracepoint for that: every segment is seen, and those without data are left out. */
+/* Kernels before 6.3 have no tracepoint for that: every segment is seen, before it is looked at, and those without data
+ * are left out. */
 int packet_btf(u64 *ctx) {
   struct sock *sk = opaque(ctx[0]);
-  struct connection *c = find(sk);
+  struct slot slot = find_by_tag(address_of(sk));
   struct sk_buff *skb = opaque(ctx[1]);
+  struct tcp_sock *tp;
+  u32 copied, received, data;
   u8 header = 0;
 
-  if (!c)
+  if (!slot.set || !is_waiting(slot))
+    return 0;
+  tp = surely_tcp_sock(sk, true);
+  if (!tp)
     return 0;
   bpf_probe_read_kernel(&header, sizeof(header), skb->head + skb->transport_header + TCP_DATA_OFFSET);
-  if (skb->len > (header >> 4) * 4)
-    arrived(c);
+  data = skb->len - (header >> 4) * 4;
+  copied = tp->copied_seq;
+  received = tp->rcv_nxt;
+  if (data)
+    arrive(slot, copied, received + data, copied == received, bpf_ktime_get_ns());
   return 0;
 }
 
@@ -651,26 +780,19 @@ int packet_btf(u64 *ctx) {
 int state_btf(u64 *ctx) {
   struct sock *sk = opaque(ctx[0]);
   int old = ctx[1], new = ctx[2];
-  struct connection *c;
-  struct tcp_sock *tp;
+  struct tcp_sock *tp = tcp_sock_of(sk, true);
+  bool born = new == TCP_ESTABLISHED && (old == TCP_SYN_SENT || old == TCP_SYN_RECV);
+  struct slot slot;
 
-  if (new == TCP_ESTABLISHED && (old == TCP_SYN_SENT || old == TCP_SYN_RECV)) {
-    if (!tcp_sock_of(sk, true)) /* MPTCP and SCTP go through these states too */
-      return 0;
-    c = find(sk);
-    if (c) /* its death was missed and its address is used again */
-      forget(c);
-    add(sk, old == TCP_SYN_SENT ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, true);
-  } else if (new == TCP_CLOSE) {
-    c = find(sk);
-    if (c) {
-      tp = tcp_sock_of(sk, true);
-      if (tp) {
-        read_transport(c, tp, true);
-        c->received = received(sk, tp, true);
-      }
-      forget(c);
-    }
+  if (!tp || !(born || new == TCP_CLOSE)) /* MPTCP and SCTP go through these states too */
+    return 0;
+  slot = find(address_of(sk));
+  if (slot.set) { /* if one is born, its forerunner's death was missed and the address is used again */
+    if (!born)
+      read_transport(slot, sk, tp, true);
+    forget(slot);
   }
+  if (born)
+    add(sk, old == TCP_SYN_SENT ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, true);
   return 0;
 }

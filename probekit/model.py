@@ -93,7 +93,7 @@ class Source:
     Attributes:
         map: The map's name in the C source; batches carry it.
         kind: How it is drained.
-        live: For a table: the field that is 0 where the slot is free.
+        live: For a table: the field that is 0, in all its elements, where the slot is free.
     """
 
     map: str

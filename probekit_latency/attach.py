@@ -10,7 +10,7 @@ from .config import LatencyConfig
 from .values import End, Measure, Origin, Side
 
 _PAGE = 4096
-_WAYS = 8  # slots in a set: their tags fill a cache line
+_WAYS = 8  # slots in a set: their tags are a cache line, and their arrivals another one
 _LOCKS = 256
 _CLOSED_PAGES = 16
 _CLOSED_WAKE = 16  # records of one CPU between wake-ups of the reader
@@ -35,8 +35,8 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         "WAYS": _WAYS,
         "LOCKS": _LOCKS,
         "PICKUP": int(config.pickup),
-        # 1/32 more slots than connections: two sets to choose from fill up evenly, not perfectly
-        "SETS": -(-config.max_connections * 33 // (32 * _WAYS)),
+        # 1/48 more slots than connections: two sets to choose from fill up evenly, not perfectly
+        "SETS": -(-config.max_connections * 49 // (48 * _WAYS)),
         "SAMPLE": min(round(config.sample * 2**32), 2**32 - 1),
         "OUTLIER_NS": round(config.outlier * 1e9),
         "OWNERS": _OWNERS,
@@ -45,7 +45,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
     }
     sources = [
         Source("closed", SourceKind.RING),
-        Source("connections", SourceKind.TABLE, live="socket"),
+        Source("connections", SourceKind.TABLE, live="tag"),
         Source("counters", SourceKind.PERCPU),
         Source("undelivered", SourceKind.PERCPU),
         Source("owners", SourceKind.HASH),

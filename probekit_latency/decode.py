@@ -6,6 +6,7 @@ import numpy as np
 
 from probekit import Batch, Columns, Decoder
 from probekit.decode import fields, summed
+from probekit.model import Array
 
 
 def _histograms(batch: Batch) -> Columns:
@@ -20,9 +21,28 @@ def _undelivered(batch: Batch) -> Columns:
     return Columns(batch.source, {"side": np.tile(np.arange(sides), cpus), **columns.values})
 
 
+def _connections(batch: Batch) -> Columns:
+    """A row for each connection of the live sets."""
+    connections, transports = (batch.data[name].reshape(-1) for name in ("connection", "transport"))
+    live = connections["socket"] != 0
+    return _records(batch.source, connections[live], transports[live])
+
+
+def _closed(batch: Batch) -> Columns:
+    """A row for each connection."""
+    return _records(batch.source, batch.data["connection"], batch.data["transport"])
+
+
+def _records(source: str, connections: Array, transports: Array) -> Columns:
+    values = {**fields(Batch(source, connections)).values, **fields(Batch(source, transports)).values}
+    for name in ("sent", "received"):  # 48 bits in two parts
+        values[name] = values.pop(f"{name}_low") + (values.pop(f"{name}_high").astype(np.uint64) << np.uint64(32))
+    return Columns(source, values)
+
+
 DECODERS: dict[str, Decoder] = {
-    "closed": fields,
-    "connections": fields,
+    "closed": _closed,
+    "connections": _connections,
     "owners": fields,
     "events": fields,
     "counters": summed,

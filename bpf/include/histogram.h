@@ -7,6 +7,8 @@
  */
 #pragma once
 
+#include "programs.h"
+
 #define HISTOGRAM_BITS 6
 #define HISTOGRAM_BUCKETS 1984 /* up to 2^36 ns = 68.7 s */
 
@@ -15,32 +17,17 @@ struct histogram {
 };
 
 static __always_inline u32 histogram_bucket(u64 value) {
-  u32 shift = 0;
-  u64 rest = value >> (HISTOGRAM_BITS + 1);
+  u64 rest = value >> (HISTOGRAM_BITS + 1), shift = 0, step;
 
-  /* shift = number of bits above the first 2 * 2^HISTOGRAM_BITS values; there is no instruction for it */
-  if (rest >> 16) {
-    rest >>= 16;
-    shift += 16;
+  /* shift = number of bits above the first 2 * 2^HISTOGRAM_BITS values; there is no instruction for it. Without
+   * branches: by the next event the CPU has forgotten which way they went. */
+#pragma unroll
+  for (u32 bits = 16; bits; bits /= 2) {
+    step = if_negative(-(rest >> bits)) & bits;
+    rest >>= step;
+    shift += step;
   }
-  if (rest >> 8) {
-    rest >>= 8;
-    shift += 8;
-  }
-  if (rest >> 4) {
-    rest >>= 4;
-    shift += 4;
-  }
-  if (rest >> 2) {
-    rest >>= 2;
-    shift += 2;
-  }
-  if (rest >> 1) {
-    rest >>= 1;
-    shift += 1;
-  }
-  if (rest)
-    shift += 1;
+  shift += if_negative(-rest) & 1;
   return (shift << HISTOGRAM_BITS) + (u32)(value >> shift);
 }
 

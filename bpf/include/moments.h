@@ -13,17 +13,16 @@ struct moments {
   u64 square_high;
 };
 
-/* Adds the square of a value below 2^36 to 128 bits. */
-static __always_inline void add_square(u64 *low, u64 *high, u64 value) {
-  u64 top = value >> 32, rest = value & 0xffffffff, square = value * value;
+/* Adds the square of a value below 2^36 to the low half of 128 bits; what is to be added to the high half. */
+static __always_inline u64 add_square(u64 *low, u64 value) {
+  u64 top = value >> 32, rest = value & 0xffffffff, square = value * value, high = 0;
 
-  if (UNLIKELY(top)) { /* above 4.29 s a square no longer fits */
+  if (top) { /* above 4.29 s a square no longer fits */
     u64 middle = 2 * top * rest;
-    *high += top * top + (middle >> 32) + (((middle & 0xffffffff) + ((rest * rest) >> 32)) >> 32);
+    high = top * top + (middle >> 32) + (((middle & 0xffffffff) + ((rest * rest) >> 32)) >> 32);
   }
   *low += square;
-  if (*low < square)
-    *high += 1;
+  return high + (*low < square);
 }
 
 static __always_inline void moments_merge(struct moments *m, const struct moments *other) {

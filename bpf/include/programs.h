@@ -53,9 +53,15 @@ static __always_inline u64 address_of(void *pointer) {
 /* KFUNC_name and TYPE_name are the BTF ids of a kernel function that programs may call and of a struct, given to the
  * compiler where a source asks for them and the kernel has them. */
 
-/* What hardly ever happens is put behind what nearly always does: an event's instructions lie together. */
-#define LIKELY(condition) __builtin_expect(!!(condition), 1)
-#define UNLIKELY(condition) __builtin_expect(!!(condition), 0)
+/* All ones where the number is negative, else 0. A branch would do, but the verifier follows both sides of each; clang
+ * would make one of it, if it saw what this is. */
+static __always_inline u64 if_negative(u64 number) {
+  asm volatile("%0 s>>= 63" : "+r"(number));
+  return number;
+}
+
+/* clang moves no access to memory across it. */
+#define BARRIER() asm volatile("" ::: "memory")
 
 /* Has the compiler describe a type that no map holds; the map itself is never made. */
 #define LAYOUT(name, type) BPF_ARRAY(name##_layout, type, 1)

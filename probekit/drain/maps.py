@@ -31,8 +31,13 @@ class TableReader:
 
     def read(self) -> Batch | None:
         """Copies the live slots."""
-        live = self._slots[np.flatnonzero(self._slots[self._source.live])]
-        return Batch(self._source.map, live[live[self._source.live] != 0])
+        live = self._slots[self._occupied(self._slots)]
+        return Batch(self._source.map, live[self._occupied(live)])
+
+    def _occupied(self, slots: Array) -> Array:
+        """Which slots are live: those where the field, or any element of it, is not 0."""
+        field = slots[self._source.live]
+        return np.flatnonzero(field.any(axis=tuple(range(1, field.ndim))))
 
     def close(self) -> None:
         """Unmaps the table."""

@@ -116,18 +116,23 @@ class LiveProbe:
         slot = np.dtype({"names": ["value"], "formats": [layout], "itemsize": round8(layout.itemsize)})
         memory = mmap.mmap(live.fd, live.spec.max_entries * slot.itemsize)
         stack.callback(memory.close)
-        self._slots: Array = np.frombuffer(memory, slot)["value"]
+        self._slots: Array = np.frombuffer(memory, slot)["value"]["connection"]
         stack.callback(self.__dict__.pop, "_slots")
 
-    def slots(self, port: int) -> Array:
-        """Numbers of the live slots of connections from or to a port, also those without an exchange."""
-        ports = self._slots["endpoint"]["addresses"]
+    def slots(self, port: int) -> list[tuple[int, ...]]:
+        """Places of the live records of connections from or to a port, also of those without an exchange."""
+        ports = self._slots["addresses"]
         mine = (ports["local_port"] == port) | (ports["remote_port"] == port)
-        return np.flatnonzero(mine & (self._slots["socket"] != 0))
+        return [tuple(place) for place in np.argwhere(mine & (self._slots["socket"] != 0)).tolist()]
+
+    def client(self, port: int) -> tuple[int, ...]:
+        """The place of the record of the client whose own port this is."""
+        (place,) = (n for n in self.slots(port) if self._slots["addresses"]["local_port"][n] == port)
+        return place
 
     @property
     def records(self) -> Array:
-        """The kernel's table, where it is: what is written here the programs see."""
+        """The kernel's records by set and slot, where they are: what is written here the programs see."""
         return self._slots
 
     def snapshot(self) -> Snapshot:

@@ -81,9 +81,7 @@ def test_map_full(small: LiveProbe, small_pair: Callable[[], Pair]) -> None:
 def test_outliers(small: LiveProbe, small_pair: Callable[[], Pair]) -> None:
     ends, before = small_pair(), small.result()
     ends.request()
-    (client,) = (
-        n for n in small.slots(ends.port) if small.records["endpoint"]["addresses"]["local_port"][n] == ends.port
-    )
+    client = small.client(ends.port)
     small.records["start"][client] -= 2 * 10**9  # two seconds ago
     ends.respond()
     assert small.result()["lost"]["outliers"] == before["lost"]["outliers"] + 1
@@ -94,7 +92,7 @@ def test_closed_ring_full(small: LiveProbe) -> None:
     before = small.result()
     seen = []
     with small.paused():
-        for _ in range(250):  # 160 bytes a record, two a connection; 64 KiB
+        for _ in range(250):  # 160 bytes a record with its head, two a connection; 64 KiB
             ends = Pair(small)
             ends.exchange()
             ends.close()

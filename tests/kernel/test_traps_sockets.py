@@ -51,26 +51,28 @@ def test_an_address_reused_whose_forerunners_end_was_missed(pair: Callable[..., 
     first = pair()
     first.exchange()
     numbers = probe.slots(first.port)
-    left = {int(probe.records["socket"][n]): (int(n), probe.records[n].copy()) for n in numbers}
+    left = {int(probe.records["socket"][n]): (n, probe.records[n].copy()) for n in numbers}
     first.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     first.close()
-    reused = 0
-    for _ in range(50):
+    reused, made = 0, []
+    for _ in range(100):
         for number, record in left.values():
             if not probe.records["socket"][number]:
-                record["start"], record["ready"], record["events"] = 1000, 2000, 0
+                record["start"], record["events"] = 1000, 0
                 probe.records[number] = record
         later = pair()
         slots = probe.slots(later.port)
         reused += sum(int(probe.records["socket"][slot]) in left for slot in slots)
         later.server.send(b"hello")
         later.client.recv(9)
-        assert later.events() == (0, 0)
         later.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
         later.close()
-        if reused:
+        made.append(later)
+        if reused >= 16:  # whether a stream goes on behind a place in another one is a matter of luck
             break
     assert reused, "the kernel used no address again"
+    result = probe.result()
+    assert [later.events(result) for later in made] == [(0, 0)] * len(made)
 
 
 def test_loopback_both_ends(alone: LiveProbe) -> None:
@@ -141,9 +143,7 @@ def test_unix_sockets_and_udp_left_out(probe: LiveProbe) -> None:
         assert [len(probe.slots(port)) for port in ports] == [0, 0, 0, 0]
         live = probe.records[probe.records["socket"] != 0]
         assert not (live["pid"] == silent.pid).any()
-        assert not (
-            live["endpoint"]["addresses"]["local_port"] == 0
-        ).any()  # what is no TCP socket has none where it is read
+        assert not (live["addresses"]["local_port"] == 0).any()  # what is no TCP socket has none where it is read
         assert not [row for row in probe.result()["connections"].values() if row["pid"] == silent.pid]
 
 
@@ -183,7 +183,7 @@ def test_mptcp(probe: LiveProbe) -> None:
                 assert server.recv(9) == b"?"
                 server.send(b"!")
                 assert client.recv(9) == b"!"
-            live = probe.records[probe.slots(port)]
+            live = probe.slots(port)
             assert len(live) == 2  # a subflow at each end, and no record for the sockets above them
-            assert live["events"].tolist() == [0, 0]
+            assert [probe.records["events"][place] for place in live] == [0, 0]
             assert probe.rows(port) == []

@@ -22,19 +22,30 @@ from probekit_latency.config import LatencyConfig
 from probekit_latency.decode import DECODERS
 from probekit_latency.values import End, Measure, Origin, Side
 
-_ENDPOINT = np.dtype(
-    [("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")]
-    + [(name, "u1") for name in ("side", "origin", "end", "more")]
-)
+_ADDRESSES = np.dtype([("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")])
 _CONNECTION = np.dtype(
-    [(name, "u8") for name in ("socket", "start", "ready", "id")]
-    + [(name, "u4") for name in ("pid", "used", "square_high", "unsplit")]
-    + [(name, "u8") for name in ("events", "sum", "min", "max", "square_low", "wait")]
-    + [("endpoint", _ENDPOINT), ("sent", "u8"), ("received", "u8"), ("srtt_us", "u4"), ("retransmits", "u4")]
+    [(name, "u8") for name in ("socket", "start", "events", "sum", "square_low", "wait", "min", "max")]
+    + [(name, "u4") for name in ("place", "used", "pid", "square_high", "unsplit", "srtt_us")]
+    + [(name, "u1") for name in ("side", "origin", "end", "unused")]
+    + [("addresses", _ADDRESSES)]
 )
+_TRANSPORT = np.dtype(
+    [
+        ("id", "u8"),
+        ("sent_low", "u4"),
+        ("received_low", "u4"),
+        ("sent_high", "u2"),
+        ("received_high", "u2"),
+        ("retransmits", "u4"),
+    ]
+)
+_RECORD = np.dtype([("connection", _CONNECTION), ("transport", _TRANSPORT)])
+_WAYS = 8
+_SET = np.dtype([("tag", "u8", _WAYS), ("connection", _CONNECTION, _WAYS), ("transport", _TRANSPORT, _WAYS)])
 _EVENT = np.dtype(
     [(name, "u8") for name in ("time", "latency", "wait", "socket")]
-    + [("endpoint", _ENDPOINT), ("pid", "u4"), ("srtt_us", "u4")]
+    + [(name, "u1") for name in ("side", "origin")]
+    + [("addresses", _ADDRESSES), ("pid", "u4"), ("srtt_us", "u4")]
 )
 _COUNTERS = np.dtype(
     [
@@ -58,11 +69,15 @@ def _address(text: str) -> list[int]:
     return list(packed)
 
 
-def _endpoint(
-    local: str = "10.0.0.1", remote: str = "10.0.0.2", local_port: int = 40_000, remote_port: int = 80,
+def _connect(
+    row: Array, local: str = "10.0.0.1", remote: str = "10.0.0.2", local_port: int = 40_000, remote_port: int = 80,
     side: Side = Side.CLIENT, origin: Origin = Origin.BIRTH, end: End = End.OPEN,
-) -> tuple[Any, ...]:  # fmt: skip
-    return _address(local), _address(remote), local_port, remote_port, side, origin, end, 0
+) -> None:  # fmt: skip
+    """Whose row it is."""
+    row["side"], row["origin"] = side, origin
+    if "end" in (row.dtype.names or ()):
+        row["end"] = end
+    row["addresses"] = _address(local), _address(remote), local_port, remote_port
 
 
 def _connection(
@@ -71,15 +86,19 @@ def _connection(
 ) -> Array:  # fmt: skip
     values = list(latencies)
     squares = sum(value * value for value in values)
-    row = np.zeros(1, _CONNECTION)
+    row = np.zeros(1, _RECORD)
     for name, value in {
         "socket": socket, "events": len(values), "sum": sum(values), "min": min(values, default=0),
         "max": max(values, default=0), "square_low": squares & (1 << 64) - 1, "square_high": squares >> 64,
-        "wait": wait, "sent": sent, "received": received, "retransmits": retransmits, "unsplit": unsplit, "pid": pid,
-        "srtt_us": srtt_us, "id": id,
+        "wait": wait, "unsplit": unsplit, "pid": pid, "srtt_us": srtt_us,
     }.items():  # fmt: skip
-        row[name] = value
-    row["endpoint"] = _endpoint(**endpoint)
+        row["connection"][name] = value
+    for name, value in {
+        "id": id, "sent_low": sent & (1 << 32) - 1, "sent_high": sent >> 32, "received_low": received & (1 << 32) - 1,
+        "received_high": received >> 32, "retransmits": retransmits,
+    }.items():  # fmt: skip
+        row["transport"][name] = value
+    _connect(row["connection"], **endpoint)
     return row
 
 
@@ -88,8 +107,18 @@ def _event(
 ) -> Array:  # fmt: skip
     row = np.zeros(1, _EVENT)
     row["time"], row["latency"], row["wait"], row["pid"], row["srtt_us"] = time, latency, wait, pid, srtt_us
-    row["endpoint"] = _endpoint(**endpoint)
+    _connect(row, **endpoint)
     return row
+
+
+def _sets(records: Array) -> Array:
+    """The kernel's table with these connections in it, two in a set."""
+    sets = np.zeros(-(-len(records) // 2), _SET)
+    for number, record in enumerate(records):
+        place = number // 2, (3, 5)[number % 2]
+        sets["tag"][place] = record["connection"]["socket"]
+        sets["connection"][place], sets["transport"][place] = record["connection"], record["transport"]
+    return sets
 
 
 def _columns(source: str, data: Array) -> Columns:
@@ -97,8 +126,8 @@ def _columns(source: str, data: Array) -> Columns:
 
 
 def _feed(aggregator: LatencyAggregator, source: str, *parts: Array) -> None:
-    empty = np.zeros(0, _EVENT if source == "events" else _CONNECTION)
-    aggregator.update(_columns(source, np.concatenate([empty, *parts])))
+    data = np.concatenate([np.zeros(0, _EVENT if source == "events" else _RECORD), *parts])
+    aggregator.update(_columns(source, _sets(data) if source == "connections" else data))
 
 
 def _table(table: Table) -> list[dict[str, Any]]:
@@ -126,7 +155,7 @@ def test_an_open_connection_is_listed_with_its_figures() -> None:
     latencies = [100_000, 250_000, 400_000]
     _feed(
         aggregator, "connections",
-        _connection(latencies, wait=30_000, sent=300, received=9_000, retransmits=2, pid=7, srtt_us=55, id=2**32 + 2),
+        _connection(latencies, wait=30_000, sent=300, received=9 << 32, retransmits=2, pid=7, srtt_us=55, id=2**32 + 2),
     )  # fmt: skip
     aggregator.update(_columns("owners", np.array([(7, (b"curl",))], _OWNER)))
     (row,) = _listed(aggregator)
@@ -146,7 +175,7 @@ def test_an_open_connection_is_listed_with_its_figures() -> None:
         "avg_wakeup_us": 10.0,
         "srtt_us": 55,
         "bytes_sent": 300,
-        "bytes_received": 9_000,
+        "bytes_received": 9 << 32,
         "retransmits": 2,
         "state": "open",
         "older": False,
