@@ -57,7 +57,7 @@ struct connection {
 };
 
 /* The kernel's figures of a connection. Bytes have 48 bits, which is 281 TB. */
-struct transport {
+struct connection_transport {
   u64 id;
   u32 sent_low;
   u32 received_low;
@@ -67,26 +67,26 @@ struct transport {
 };
 
 /* Eight connections, in whole cache lines. */
-struct set {
+struct connection_set {
   u64 tag[WAYS];     /* the sockets' addresses, with CLIENT at those of clients; 0: the slot is free */
   u64 arrival[WAYS]; /* see `arrive` */
   struct connection connection[WAYS];
-  struct transport transport[WAYS];
+  struct connection_transport transport[WAYS];
 #if PICKUP
   u64 arrived[WAYS]; /* ns; when the data in `arrival` reached the socket */
   u64 ready[WAYS];   /* ns; the same of the exchange under way; 0 where it was not seen */
 #endif
 };
 
-struct slot {
-  struct set *set; /* NULL: there is none */
+struct connection_slot {
+  struct connection_set *set; /* NULL: there is none */
   u32 way;
   struct connection *record;
 };
 
 struct ended_connection {
   struct connection connection;
-  struct transport transport;
+  struct connection_transport transport;
 };
 
 struct event {
@@ -123,7 +123,7 @@ struct counters {
 
 BPF_ARRAY(locks, u64, LOCKS);
 /* Mappable is aligned to a page. */
-BPF_F_TABLE("array", u32, struct set, connections, SETS, BPF_F_MMAPABLE);
+BPF_F_TABLE("array", u32, struct connection_set, connections, SETS, BPF_F_MMAPABLE);
 BPF_PERCPU_ARRAY(counters, struct counters, 1);
 /* Of connections that found no room in the ring buffer, so that the totals are whole all the same. */
 BPF_PERCPU_ARRAY(undelivered, struct moments, SIDES);
@@ -162,7 +162,7 @@ static __always_inline u32 set_of(u64 socket, bool second) {
   return (half * SETS) >> 32;
 }
 
-static __always_inline struct set *set_at(u32 number) {
+static __always_inline struct connection_set *set_at(u32 number) {
   return connections.lookup(&number);
 }
 
@@ -172,8 +172,8 @@ static __always_inline u32 bounded(u32 way) {
   return way & (WAYS - 1);
 }
 
-static __always_inline struct slot slot_of(struct set *set, u32 way) {
-  struct slot slot = {set, way};
+static __always_inline struct connection_slot slot_of(struct connection_set *set, u32 way) {
+  struct connection_slot slot = {set, way};
 
   if (set)
     slot.record = &set->connection[bounded(way)];
@@ -185,12 +185,12 @@ static __always_inline u32 home_of(u64 socket) {
 }
 
 /* Where a socket would be in an empty table, which is where it nearly always is. */
-static __always_inline struct slot home(u64 socket) {
+static __always_inline struct connection_slot home(u64 socket) {
   return slot_of(set_at(set_of(socket, false)), home_of(socket));
 }
 
-static __always_inline struct slot find_in(u32 number, u64 socket) {
-  struct set *set = set_at(number);
+static __always_inline struct connection_slot find_in(u32 number, u64 socket) {
+  struct connection_set *set = set_at(number);
   u64 found = WAYS;
 
   if (!set)
@@ -204,23 +204,23 @@ static __always_inline struct slot find_in(u32 number, u64 socket) {
   return slot_of(found < WAYS ? set : NULL, found);
 }
 
-static __always_inline struct slot find_elsewhere(u64 socket) {
-  struct slot slot = find_in(set_of(socket, false), socket);
+static __always_inline struct connection_slot find_elsewhere(u64 socket) {
+  struct connection_slot slot = find_in(set_of(socket, false), socket);
 
   return slot.set ? slot : find_in(set_of(socket, true), socket);
 }
 
 /* Of whom the record itself says whose it is: one cache line less than by the tags. */
-static __always_inline struct slot find_at_home(u64 socket) {
-  struct slot slot = home(socket);
+static __always_inline struct connection_slot find_at_home(u64 socket) {
+  struct connection_slot slot = home(socket);
 
   if (slot.set && slot.record->socket != socket)
     slot.set = NULL;
   return slot;
 }
 
-static __always_inline struct slot find(u64 socket) {
-  struct slot slot = find_at_home(socket);
+static __always_inline struct connection_slot find(u64 socket) {
+  struct connection_slot slot = find_at_home(socket);
 
   return slot.set ? slot : find_elsewhere(socket);
 }
@@ -231,8 +231,9 @@ static __always_inline u32 fin(struct sock *sk, bool direct) {
 }
 
 /* The kernel's own figures of the connection. */
-static __always_inline void read_transport(struct slot slot, struct sock *sk, struct tcp_sock *tp, bool direct) {
-  struct transport *t = &slot.set->transport[bounded(slot.way)];
+static __always_inline void read_transport(struct connection_slot slot, struct sock *sk, struct tcp_sock *tp,
+                                           bool direct) {
+  struct connection_transport *t = &slot.set->transport[bounded(slot.way)];
   u64 sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
   u64 received = READ(direct, tp, bytes_received) - fin(sk, direct);
 
@@ -250,7 +251,7 @@ static __always_inline void read_transport(struct slot slot, struct sock *sk, st
 #define ARRIVAL_BITS 36 /* 68 s; no request that is measured takes longer */
 #define ARRIVAL_TIME ((1ULL << ARRIVAL_BITS) - 1)
 
-static __always_inline void arrive(struct slot slot, u32 copied, u32 end, bool all_read, u64 now) {
+static __always_inline void arrive(struct connection_slot slot, u32 copied, u32 end, bool all_read, u64 now) {
   u64 *arrival = &slot.set->arrival[bounded(slot.way)];
   u64 last = *arrival >> ARRIVAL_BITS << ARRIVAL_BITS;
 
@@ -263,7 +264,7 @@ static __always_inline void arrive(struct slot slot, u32 copied, u32 end, bool a
 }
 
 /* The next arrival counts once what comes before `place` was read, and none has been seen. With the socket's lock. */
-static __always_inline void expect_arrival(struct slot slot, u32 place) {
+static __always_inline void expect_arrival(struct connection_slot slot, u32 place) {
   slot.set->arrival[bounded(slot.way)] = (u64)place << ARRIVAL_BITS;
 }
 
@@ -277,7 +278,7 @@ static __always_inline void keep_totals(struct connection *c) {
 }
 
 /* The record goes to user space; its slot may be used again. */
-static __always_inline void hand_over(struct slot slot, u8 end) {
+static __always_inline void hand_over(struct connection_slot slot, u8 end) {
   struct connection *c = slot.record;
   struct counters *count = this_cpu_counters();
   struct ended_connection *copy = closed.ringbuf_reserve(sizeof(*copy));
@@ -299,14 +300,14 @@ static __always_inline void hand_over(struct slot slot, u8 end) {
   closed.ringbuf_submit(copy, count && count->closed % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
 
-static __always_inline void forget(struct slot slot) {
+static __always_inline void forget(struct connection_slot slot) {
   hand_over(slot, END_CLOSED);
   slot.record->socket = 0;
   slot.set->tag[bounded(slot.way)] = 0;
 }
 
 /* How many of a set's slots are free, and in `vacant` the first of them from the socket's home on. */
-static __always_inline u32 count_free(struct set *set, u32 home, u32 *vacant) {
+static __always_inline u32 count_free(struct connection_set *set, u32 home, u32 *vacant) {
   u64 free = 0, found = 0;
 
 #pragma clang loop unroll(disable)
@@ -322,13 +323,13 @@ static __always_inline u32 count_free(struct set *set, u32 home, u32 *vacant) {
 }
 
 /* The slot of two sets that was used longest ago. */
-static __always_inline struct slot oldest_of(struct set *first, struct set *second) {
+static __always_inline struct connection_slot oldest_of(struct connection_set *first, struct connection_set *second) {
   u32 now = bpf_ktime_get_ns() >> TICK;
   u64 longest = 0, oldest = 0;
 
 #pragma clang loop unroll(disable)
   for (u32 i = 0; i < 2 * WAYS; i++) {
-    struct set *set = i < WAYS ? first : second;
+    struct connection_set *set = i < WAYS ? first : second;
     u64 age = (u32)(now - set->connection[i % WAYS].used), older = if_negative(longest - age);
 
     longest = (longest & ~older) | (age & older);
@@ -338,7 +339,8 @@ static __always_inline struct slot oldest_of(struct set *first, struct set *seco
 }
 
 /* A free slot of the emptier one of the socket's two sets, from its home on; else the one that was used longest ago. */
-static __always_inline struct slot choose(struct set *first, struct set *second, u32 home) {
+static __always_inline struct connection_slot choose(struct connection_set *first, struct connection_set *second,
+                                                     u32 home) {
   u32 in_first = 0, in_second = 0;
   u32 first_free = count_free(first, home, &in_first), second_free = count_free(second, home, &in_second);
 
@@ -356,7 +358,7 @@ static __always_inline bool try_lock(u64 *lock) {
   return false;
 }
 
-static __always_inline bool fill(struct slot slot, struct sock *sk, u8 side, u8 origin, bool direct) {
+static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u8 side, u8 origin, bool direct) {
   struct connection *c = slot.record;
   struct tcp_sock *tp = tcp_sock_of(sk, direct);
   u32 way = bounded(slot.way);
@@ -383,13 +385,13 @@ static __always_inline bool fill(struct slot slot, struct sock *sk, u8 side, u8 
 }
 
 /* A record for this socket, or none where another CPU is changing its sets: the socket's next event tries again. */
-static __always_inline struct slot add(struct sock *sk, u8 side, u8 origin, bool direct) {
+static __always_inline struct connection_slot add(struct sock *sk, u8 side, u8 origin, bool direct) {
   u64 socket = address_of(sk);
   u32 first = set_of(socket, false), second = set_of(socket, true);
   u32 first_lock = first % LOCKS, second_lock = second % LOCKS;
   u64 *one = locks.lookup(&first_lock), *two = locks.lookup(&second_lock);
-  struct set *in_first = set_at(first), *in_second = set_at(second);
-  struct slot slot = {};
+  struct connection_set *in_first = set_at(first), *in_second = set_at(second);
+  struct connection_slot slot = {};
   bool filled = false;
 
   if (!one || !two || !in_first || !in_second)
@@ -412,10 +414,10 @@ static __always_inline struct slot add(struct sock *sk, u8 side, u8 origin, bool
 
 /* A connection whose birth was not seen. One that is not established yet is going to be born, one that has ended would
  * stay for good. */
-static __always_inline struct slot add_unseen(struct sock *sk, bool direct) {
+static __always_inline struct connection_slot add_unseen(struct sock *sk, bool direct) {
   u32 state = 1 << READ(direct, &sk->__sk_common, skc_state);
   u8 side = is_accepted(sk, direct) ? SIDE_SERVER : SIDE_CLIENT;
-  struct slot none = {};
+  struct connection_slot none = {};
 
   if (!(state & CONNECTED))
     return none;
@@ -441,7 +443,7 @@ static __always_inline u64 time_of_begin(void) {
 }
 
 /* An exchange begins; it belongs to the process that runs. */
-static __always_inline void begin(struct slot slot, bool client, u64 now) {
+static __always_inline void begin(struct connection_slot slot, bool client, u64 now) {
   struct connection *c = slot.record;
   u32 idle, stranger;
 
@@ -504,7 +506,7 @@ static __always_inline void reject(u64 start, u64 now) {
 }
 
 /* After an exchange what the kernel knows of the connection, where that was not read lately. */
-static __always_inline void remember(struct slot slot, struct sock *sk, u32 idle, bool direct) {
+static __always_inline void remember(struct connection_slot slot, struct sock *sk, u32 idle, bool direct) {
   struct tcp_sock *tp;
 
   if (!idle && slot.record->events > 1)
@@ -526,7 +528,8 @@ static __always_inline void keep(struct connection *c, u64 latency) {
 }
 
 /* A client's exchange ends. */
-static __always_inline void finish_request(struct slot slot, struct sock *sk, u64 start, u64 now, bool direct) {
+static __always_inline void finish_request(struct connection_slot slot, struct sock *sk, u64 start, u64 now,
+                                           bool direct) {
   struct connection *c = slot.record;
   u64 latency = now - start, arrival, wait = UNSEEN;
   u32 idle = (c->used ^ (u32)(now >> TICK)) >> LONG_AGO;
@@ -558,7 +561,8 @@ odd:
 }
 
 /* A server's exchange ends. */
-static __always_inline void finish_service(struct slot slot, struct sock *sk, u64 start, u64 now, bool direct) {
+static __always_inline void finish_service(struct connection_slot slot, struct sock *sk, u64 start, u64 now,
+                                           bool direct) {
   struct connection *c = slot.record;
   u64 latency = now - start, wait = UNSEEN;
   u32 idle = (c->used ^ (u32)(now >> TICK)) >> LONG_AGO;
@@ -586,7 +590,7 @@ odd:
 }
 
 /* A client's program sends. */
-static __always_inline void send_request(struct slot slot, struct sock *sk, bool direct) {
+static __always_inline void send_request(struct connection_slot slot, struct sock *sk, bool direct) {
   struct connection *c = slot.record;
   struct tcp_sock *tp;
   u64 now;
@@ -602,7 +606,7 @@ static __always_inline void send_request(struct slot slot, struct sock *sk, bool
 }
 
 /* A server's program sends. Data behind `place` is the next request, though it came before this answer. */
-static __always_inline void send_response(struct slot slot, struct sock *sk, bool direct) {
+static __always_inline void send_response(struct connection_slot slot, struct sock *sk, bool direct) {
   struct connection *c = slot.record;
   u64 start = c->start, now;
 
@@ -616,7 +620,7 @@ static __always_inline void send_response(struct slot slot, struct sock *sk, boo
 
 /* Under the socket's lock, in the sender's context, before anything was queued. */
 static __always_inline void send(struct sock *sk, bool direct) {
-  struct slot slot = find_at_home(address_of(sk));
+  struct connection_slot slot = find_at_home(address_of(sk));
 
   if (!slot.set)
     goto elsewhere;
@@ -651,7 +655,7 @@ int message_kprobe(struct pt_regs *ctx) {
 #endif
 
 /* A server's program was handed data. */
-static __always_inline void receive_request(struct slot slot, struct sock *sk, bool direct) {
+static __always_inline void receive_request(struct connection_slot slot, struct sock *sk, bool direct) {
   struct connection *c = slot.record;
   struct tcp_sock *tp;
   u32 copied, received;
@@ -685,7 +689,7 @@ more: /* of a request, or another one before the answer */
 }
 
 /* A client's program was handed data. */
-static __always_inline void receive_response(struct slot slot, struct sock *sk, bool direct) {
+static __always_inline void receive_response(struct connection_slot slot, struct sock *sk, bool direct) {
   struct connection *c = slot.record;
   u64 start = c->start, now;
   struct tcp_sock *tp;
@@ -705,7 +709,7 @@ static __always_inline void receive_response(struct slot slot, struct sock *sk, 
 
 /* Under the socket's lock, in the reader's context, after each segment that was copied. */
 static __always_inline void receive(struct sock *sk, bool direct) {
-  struct slot slot = find_at_home(address_of(sk));
+  struct connection_slot slot = find_at_home(address_of(sk));
 
   if (!slot.set)
     goto elsewhere;
@@ -726,13 +730,13 @@ elsewhere:
 ON_FIRST_ARGUMENT(receive, receive)
 
 /* A slot where it matters when data arrives: a client's, with PICKUP also a server's. */
-static __always_inline bool is_waiting(struct slot slot) {
+static __always_inline bool is_waiting(struct connection_slot slot) {
   return PICKUP || slot.set->tag[bounded(slot.way)] & CLIENT;
 }
 
 /* A socket's slot, by its tag: the record's cache line stays with the CPU that uses the socket. */
-static __always_inline struct slot find_by_tag(u64 socket) {
-  struct slot slot = home(socket);
+static __always_inline struct connection_slot find_by_tag(u64 socket) {
+  struct connection_slot slot = home(socket);
 
   if (slot.set && (slot.set->tag[bounded(slot.way)] & ~CLIENT) == socket)
     return slot;
@@ -741,7 +745,7 @@ static __always_inline struct slot find_by_tag(u64 socket) {
 
 /* In softirq, or with the socket's backlog, when data can be read. The kernel has just read the clock for it. */
 static __always_inline void readable(struct sock *sk, bool direct) {
-  struct slot slot = find_by_tag(address_of(sk));
+  struct connection_slot slot = find_by_tag(address_of(sk));
   struct tcp_sock *tp;
 
   if (!slot.set || !is_waiting(slot))
@@ -756,7 +760,7 @@ ON_FIRST_ARGUMENT(readable, readable)
  * are left out. */
 int packet_btf(u64 *ctx) {
   struct sock *sk = opaque(ctx[0]);
-  struct slot slot = find_by_tag(address_of(sk));
+  struct connection_slot slot = find_by_tag(address_of(sk));
   struct sk_buff *skb = opaque(ctx[1]);
   struct tcp_sock *tp;
   u32 copied, received, data;
@@ -782,7 +786,7 @@ int state_btf(u64 *ctx) {
   int old = ctx[1], new = ctx[2];
   struct tcp_sock *tp = tcp_sock_of(sk, true);
   bool born = new == TCP_ESTABLISHED && (old == TCP_SYN_SENT || old == TCP_SYN_RECV);
-  struct slot slot;
+  struct connection_slot slot;
 
   if (!tp || !(born || new == TCP_CLOSE)) /* MPTCP and SCTP go through these states too */
     return 0;

@@ -23,6 +23,8 @@ from typing import Any
 import pytest
 from attrs import field, frozen
 
+from probekit.errors import ProbekitError
+
 from ..kernel.objects import MODULES
 from . import initramfs, machine, objects, packages, vmlinux
 from .table import NO_TIME, Outcome, lines
@@ -72,6 +74,13 @@ class Guest:
         """
         if end - time.monotonic() < _WORTHWHILE:
             return NO_TIME, {}
+        try:
+            self._prepare()
+        except ProbekitError as error:
+            return f"what the guest needs could not be made: {error.message}", {}
+        return self._boot(qemu, end)
+
+    def _prepare(self) -> None:
         self.results.mkdir(parents=True, exist_ok=True)
         types = self.results / "btf"
         types.write_bytes(vmlinux.btf(self.kernel.image))
@@ -79,10 +88,12 @@ class Guest:
             if found := vmlinux.module_btf(self.kernel.modules, module):  # from 5.11 on
                 types.with_name(module).write_bytes(found)
         objects.compile_for(types)
-        first = self.results / "initramfs"
-        initramfs.make(self.kernel, first)
+        initramfs.make(self.kernel, self.results / "initramfs")
+
+    def _boot(self, qemu: Path, end: float) -> tuple[str, dict[str, list[dict[str, Any]]]]:
         limit = min(_LIMIT, max(end - time.monotonic(), 1))
-        trouble = machine.run(self.kernel, qemu, first, self.tests, self.results, limit)
+        initial = self.results / "initramfs"
+        trouble = machine.run(self.kernel, qemu, initial, self.tests, self.results, limit)
         if trouble and time.monotonic() >= end:
             trouble = NO_TIME
         reports: dict[str, list[dict[str, Any]]] = {}
