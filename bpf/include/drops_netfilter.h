@@ -15,6 +15,7 @@
 
 #define NO_HOOK 0xff
 #define NF_HOOKS 5
+#define NF_FORWARD 2ULL
 #define NF_IPV4 2
 #define NF_IPV6 10
 #define NF_ENTRIES 8    /* functions at one hook that are looked at */
@@ -87,7 +88,8 @@ static __always_inline u64 is_equal(u64 one, u64 two) {
   return is_negative(different | -different) ^ 1;
 }
 
-/* The state's word. A packet that is sent may have no device yet. */
+/* The state's word. A packet that is sent may have no device yet; it is behind the routing then, which tells its state
+ * from what earlier ones have left on the stack. */
 static __always_inline void find_state(struct hook_scratch *s, u64 net, u64 device) {
   u64 no_device = is_equal(device, 0);
 
@@ -96,10 +98,11 @@ static __always_inline void find_state(struct hook_scratch *s, u64 net, u64 devi
   for (u32 i = 0; i < STACK_WORDS; i++) {
     u64 *w = &s->words[i];
     u64 in = w[STATE_FIELD(in)], out = w[STATE_FIELD(out)], next = w[STATE_FIELD(okfn)];
+    u64 hook = w[0] & 0xff;
     u64 known = (is_equal(in, device) | is_equal(out, device)) & (no_device ^ 1);
-    u64 leaving = is_equal(in, 0) & is_negative(out) & no_device;
+    u64 leaving = is_equal(in, 0) & is_negative(out) & is_negative(NF_FORWARD - hook) & no_device;
     u64 found = is_equal(w[STATE_FIELD(net)], net) & (is_negative(next) | is_equal(next, 0)) &
-                is_negative((w[0] & 0xff) - NF_HOOKS) & (known | leaving);
+                is_negative(hook - NF_HOOKS) & (known | leaving);
 
     if (found) {
       s->at = i;
