@@ -29,6 +29,7 @@
 #define TICK 16            /* 2^16 ns = 65 us: who was used longest ago */
 #define LONG_AGO 8         /* 2^(16+8) ns = 17 ms: how old transport figures may be against the last exchange */
 #define NEVER (1ULL << 62) /* above all times that are measured */
+#define FAR (1 << 30)      /* bytes; places that are twice as far apart cannot be told from each other */
 #define UNTIMED 1 /* in place of a time: it happened, but this exchange is sampled out or the time was not seen */
 
 /* 128 bytes, two cache lines: what every exchange changes is in the first one. */
@@ -684,8 +685,12 @@ static __always_inline void receive_request(struct connection_slot slot, struct 
 
 more: /* of a request, or another one before the answer */
   tp = surely_tcp_sock(sk, direct);
-  if (tp && READ(direct, tp, copied_seq) == READ(direct, tp, rcv_nxt))
-    c->place = READ(direct, tp, rcv_nxt);
+  if (!tp)
+    return;
+  copied = READ(direct, tp, copied_seq);
+  received = READ(direct, tp, rcv_nxt);
+  if (copied == received || (s32)(copied - c->place) > FAR)
+    c->place = received;
 }
 
 /* A client's program was handed data. */

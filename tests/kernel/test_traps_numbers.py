@@ -107,6 +107,20 @@ def test_counter_wrap_of_sequence_numbers(probe: LiveProbe) -> None:
     assert rows[f"127.0.0.1:{other_port}"]["events"] == 3
 
 
+def test_a_request_longer_than_half_of_the_sequence_numbers(pair: Callable[..., Pair], probe: LiveProbe) -> None:
+    """Where it ends is kept as a sequence number; the test puts it a GiB behind, as if so much had been read since."""
+    ends = pair()
+    ends.client.send(b"1234")
+    assert ends.server.recv(1) == b"1"
+    (server,) = (n for n in probe.slots(ends.port) if n != probe.client(ends.port))
+    end = int(probe.records["place"][server])
+    probe.records["place"][server] = (end - 2**30 - 8) % 2**32
+    assert ends.server.recv(1) == b"2"
+    assert int(probe.records["place"][server]) == end  # it cannot fall behind so far that it seems to be ahead
+    ends.server.send(b"!")
+    assert ends.events() == (0, 1)
+
+
 def test_counters_shared_between_cpus(alone: LiveProbe) -> None:
     """Nothing gets lost where several CPUs count at once: totals are the sums of the connections.
 
