@@ -64,7 +64,9 @@ def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap) -> De
 
 
 @hookspec(firstresult=True)
-def probekit_aggregate(probe: str, config: Any, attached: tuple[Attached, ...]) -> Aggregator:  # type: ignore[empty-body]
+def probekit_aggregate(  # type: ignore[empty-body]
+    probe: str, config: Any, attached: tuple[Attached, ...], began: int
+) -> Aggregator:
     """The keeper of a probe's figures, or of further figures for a probe of somebody else's.
 
     An aggregator that is added to a probe gets the same columns as the probe's own, after it and read-only. Its figures
@@ -74,6 +76,8 @@ def probekit_aggregate(probe: str, config: Any, attached: tuple[Attached, ...]) 
         probe: The probe's name; of an aggregator that is added, the name of the probe that it is added to.
         config: An instance of the plugin's configuration class.
         attached: How each observation of the probe's plan was attached, or that it was not.
+        began: The moment from which on programs count, ns of CLOCK_MONOTONIC as they read it. What comes after it is
+            told by `taken` of the columns; an aggregator looks at no clock.
 
     Returns:
         An object that is given every batch of columns and asked for the figures at each interval and at the end.

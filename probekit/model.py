@@ -230,10 +230,12 @@ class Batch:
     Attributes:
         source: The map's name.
         data: A structured array. One dimension, but (CPUs, entries) for a per-CPU map.
+        taken: When, ns of CLOCK_MONOTONIC as programs read it (bpf_ktime_get_ns).
     """
 
     source: str
     data: Array
+    taken: int = 0
 
 
 @frozen
@@ -243,10 +245,12 @@ class Columns:
     Attributes:
         source: The map's name.
         values: One array a column, all of one length.
+        taken: When the batch was, which the core says; ns of CLOCK_MONOTONIC as programs read it.
     """
 
     source: str
     values: Mapping[str, Array]
+    taken: int = 0
 
 
 @frozen

@@ -57,7 +57,7 @@ class Recording:
             },
             "batches": [
                 {"source": batch.source, "layout": _described(batch.data.dtype), "shape": batch.data.shape,
-                 "data": _packed(batch.data)}
+                 "taken": batch.taken, "data": _packed(batch.data)}
                 for batch in self.batches
             ],
         }  # fmt: skip
@@ -78,7 +78,11 @@ class Recording:
             records = spec.pop("records")
             maps[name] = LiveMap(MapSpec(**spec), -1, records)
         batches = tuple(
-            Batch(entry["source"], _unpacked(entry["data"], as_dtype(entry["layout"]), entry["shape"]))
+            Batch(
+                entry["source"],
+                _unpacked(entry["data"], as_dtype(entry["layout"]), entry["shape"]),
+                entry.get("taken", 0),
+            )
             for entry in document["batches"]
         )
         return cls(document["probe"], maps, batches)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import functools
 import threading
+import time
 from collections import deque
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
@@ -69,7 +70,7 @@ class Running:
             for reader, decode in self.rings:
                 batch = reader.read()
                 if batch is not None:
-                    self._collected.append((decode, batch))
+                    self._collected.append((decode, attrs.evolve(batch, taken=time.monotonic_ns())))
 
     def aggregate(self) -> None:
         """Decodes and aggregates what was collected."""
@@ -88,7 +89,7 @@ class Running:
         for reader, decode in self._maps:
             batch = reader.read()
             if batch is not None:
-                self.take(decode, batch)
+                self.take(decode, attrs.evolve(batch, taken=time.monotonic_ns()))
         self.collect()
         self.aggregate()
 
@@ -122,7 +123,7 @@ class Running:
             return
         try:
             with self._own.blaming(f"decoding {batch.source}"):
-                columns = decode(batch)
+                columns = attrs.evolve(decode(batch), taken=batch.taken)
             with self._own.blaming(f"update with {batch.source}"):
                 self._own.aggregator.update(columns)
         except ProbekitError as error:
@@ -186,7 +187,7 @@ def _read_only(columns: Columns) -> Columns:
     values = {name: array.view() for name, array in columns.values.items()}
     for array in values.values():
         array.flags.writeable = False
-    return Columns(columns.source, values)
+    return Columns(columns.source, values, columns.taken)
 
 
 def start(planned: Planned, loaded: Loaded, plugins: Plugins, kernel: KernelFacts, stack: ExitStack) -> Running:
@@ -198,12 +199,14 @@ def start(planned: Planned, loaded: Loaded, plugins: Plugins, kernel: KernelFact
         reader = open_reader(source, live, kernel.cpus)
         stack.callback(reader.close)
         readers.append((reader, call("probekit_decode", source=source, map=live)))
-    return Running(planned.name, loaded, readers, parts_of(planned, plugins, loaded.attached))
+    return Running(planned.name, loaded, readers, parts_of(planned, plugins, loaded.attached, time.monotonic_ns()))
 
 
-def parts_of(planned: Planned, plugins: Plugins, attached: tuple[Attached, ...]) -> list[Part]:
+def parts_of(planned: Planned, plugins: Plugins, attached: tuple[Attached, ...], began: int) -> list[Part]:
     """A probe's own aggregator, and those that are added to it."""
-    arguments: dict[str, Any] = {"probe": planned.name, "config": planned.config, "attached": attached}
+    arguments: dict[str, Any] = {
+        "probe": planned.name, "config": planned.config, "attached": attached, "began": began
+    }  # fmt: skip
     own = plugins.call(PROBES, planned.name, "probekit_aggregate", **arguments)
     parts = [Part(own, functools.partial(plugins.blaming, PROBES, planned.name))]
     for added in planned.aggregates:

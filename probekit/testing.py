@@ -88,7 +88,9 @@ class Harness:
             for source in self.plan().sources
             if maps is not None and source.map in maps
         }
-        running = Running(self.name, _Nowhere(), [], self._parts())  # type: ignore[arg-type]
+        batches = list(batches)
+        began = batches[0].taken if batches else 0
+        running = Running(self.name, _Nowhere(), [], self._parts(began))  # type: ignore[arg-type]
         for batch in batches:
             running.take(decoders[batch.source], batch)
         return _snapshot(running, self.kernel, time.time())
@@ -108,7 +110,9 @@ class Harness:
                 reader = open_reader(source, loaded.maps[source.map], self.kernel.cpus)
                 stack.callback(reader.close)
                 readers.append((reader, _recording(self._decoder(source, loaded.maps[source.map]), recorded)))
-            yield Live(Running(self.name, loaded, readers, self._parts()), loaded, self.kernel, recorded)
+            yield Live(
+                Running(self.name, loaded, readers, self._parts(time.monotonic_ns())), loaded, self.kernel, recorded
+            )
 
     def _planned(self) -> Planned:
         return pipeline.plan(self._settings, self._plugins, self.kernel)[0]
@@ -118,8 +122,8 @@ class Harness:
         decoder: Decoder = self._plugins.call(PROBES, self.name, "probekit_decode", **arguments)
         return decoder
 
-    def _parts(self) -> list[Part]:
-        return parts_of(self._planned(), self._plugins, ())
+    def _parts(self, began: int) -> list[Part]:
+        return parts_of(self._planned(), self._plugins, (), began)
 
 
 class Live:

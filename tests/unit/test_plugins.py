@@ -135,7 +135,8 @@ def test_a_hook_gets_the_arguments_it_wants(install: Install) -> None:
     decode = found.call(PROBES, "wig", "probekit_decode", probe="wig", config="c", source="s", map="m")
     assert decode("b") == ("s", "m", "b")
     assert (
-        found.call(PROBES, "wig", "probekit_aggregate", probe="wig", config="c", attached=()).__name__ == "Aggregator"
+        found.call(PROBES, "wig", "probekit_aggregate", probe="wig", config="c", attached=(), began=0).__name__
+        == "Aggregator"
     )
 
 
@@ -241,7 +242,9 @@ def test_an_aggregator_needs_two_hooks(install: Install) -> None:
     )
     found = discover()
     assert (
-        found.call(AGGREGATORS, "wig", "probekit_aggregate", probe="latency", config=None, attached=()).__name__
+        found.call(
+            AGGREGATORS, "wig", "probekit_aggregate", probe="latency", config=None, attached=(), began=0
+        ).__name__
         == "Aggregator"
     )
     with pytest.raises(PluginError, match=r"^aggregator wag \(wig_exporter, from .*\): probekit_aggregate is missing$"):
