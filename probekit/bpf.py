@@ -39,7 +39,8 @@ _KPROBE_ENTRY = 0
 _PIPE = 1 << 16
 LOG_INSTRUCTIONS, LOG_WORDS = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS of the kernel's bpf_verifier.h
 _LOG_SIZES = {LOG_INSTRUCTIONS: (1 << 24) - 1, LOG_WORDS: 1 << 16}  # all kernels take up to UINT_MAX >> 8
-_PROG_GET_FD_BY_ID, _LINK_CREATE, _ENABLE_STATS = 13, 28, 32
+_PROG_TEST_RUN, _PROG_GET_FD_BY_ID, _LINK_CREATE, _ENABLE_STATS = 10, 13, 28, 32
+_SOCKET_FILTER = 1
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # the same on every machine
 _BEFORE = 1 << 3  # BPF_F_BEFORE: in front of all others
@@ -137,6 +138,34 @@ def load_program(way: Way, name: str, code: bytes, target: int, of_program: int 
     if buffer is None:
         return _call(load, *arguments), ""
     return load(*arguments), buffer.value.decode(errors="replace")
+
+
+def load_filter(name: str, code: bytes) -> int:
+    """A loaded program that is attached nowhere, for `test_run`.
+
+    Raises:
+        OSError: The kernel refuses it.
+    """
+    options = _LoadOptions(sz=ctypes.sizeof(_LoadOptions))
+    count = ctypes.c_size_t(len(code) // 8)
+    load = _library().bpf_prog_load
+    return _call(load, _SOCKET_FILTER, name[:15].encode(), b"GPL", code, count, ctypes.byref(options))
+
+
+def test_run(program: int, packet: bytes) -> None:
+    """Runs a program once (BPF_PROG_TEST_RUN), on a packet that nobody sent.
+
+    Raises:
+        OSError: The kernel does not.
+    """
+    data = ctypes.create_string_buffer(packet, len(packet))
+    attributes = struct.pack("=IIIIQQII", program, 0, len(packet), 0, ctypes.addressof(data), 0, 1, 0)
+    _bpf(_PROG_TEST_RUN, attributes)
+
+
+def value_address(register: int, fd: int) -> bytes:
+    """Instructions that load the address of an array's first value: BPF_LD_IMM64 with BPF_PSEUDO_MAP_VALUE (5.2)."""
+    return struct.pack("=BBhiIi", 0x18, 2 << 4 | register, 0, fd, 0, 0)
 
 
 def attach(way: Way, program: int, target: str) -> int:

@@ -12,7 +12,7 @@ from . import bpf, install
 from .compile import compile_plan, find_libbcc
 from .errors import InputError, MissingError, ProbekitError
 from .kernel import PRIVILEGES, WITH_BTF, KernelFacts, find_bpftool
-from .load import Loaded
+from .load import Gate, Loaded
 from .model import AttachPoint
 from .pipeline import Planned
 from .plugins import PROBES, Plugins
@@ -68,7 +68,7 @@ def probe(planned: Planned, kernel: KernelFacts) -> Iterator[Fact]:
     """Tries every way of one probe, not only the best ones."""
     try:
         compiled = compile_plan(planned.plan, kernel)
-        with Loaded(compiled, planned.plan, kernel) as loaded:
+        with Gate() as gate, Loaded(compiled, planned.plan, kernel, gate) as loaded:
             locked = sum(bpf.locked_bytes(live.fd) for live in loaded.maps.values())
             yield Fact("maps", None, f"{len(loaded.maps)}, {locked / 1e6:.2f} MB locked")
             for observation in planned.plan.observations:

@@ -6,6 +6,7 @@ import contextlib
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -22,7 +23,10 @@ from .stop import Stop
 
 def main() -> None:
     """Runs the command line and exits: 0 well, 2 the input, 3 the kernel or the machine, 4 an exporter."""
-    sys.exit(invoke(sys.argv[1:]))
+    code = invoke(sys.argv[1:])
+    if any(thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
+        os._exit(code)  # an exporter that was given up may hold what an orderly exit waits for
+    sys.exit(code)
 
 
 def invoke(arguments: list[str]) -> int:
@@ -51,6 +55,30 @@ def invoke(arguments: list[str]) -> int:
             f"internal error: {type(error).__name__}: {error}", "probekit --debug ... shows where; please report it"
         )
         return 1
+
+
+class Failures:
+    """What failed while the rest of a run went on: said at once, and once, though it may fail at each interval."""
+
+    def __init__(self) -> None:
+        self.exit_code = 0
+        self._said: set[str] = set()
+        self._lock = threading.Lock()
+
+    def add(self, error: ProbekitError) -> None:
+        """Says it; any thread may call."""
+        with self._lock:
+            self.exit_code = min(self.exit_code or error.exit_code, error.exit_code)
+            if error.message in self._said:
+                return
+            self._said.add(error.message)
+        _complain(error.message, error.hint)
+        if isinstance(error.__cause__, BrokenPipeError):
+            _quieten()
+
+
+def _say(words: str) -> None:
+    click.echo(words, err=True)
 
 
 def _complain(message: str, hint: str = "") -> None:
@@ -118,13 +146,12 @@ def run(
     terminal = sys.stderr.isatty()
     if terminal:
         click.secho(f"putting {', '.join(probes)} together ...", dim=True, err=True)
-    progress = _progress if terminal else _no_progress
-    failures = pipeline.run(chosen, found, facts, stop, _announce(stop, chosen), progress, objects)
-    for failure in failures:
-        _complain(failure.message, failure.hint)
-        if "Broken pipe" in failure.message:
-            _quieten()
-    return min((failure.exit_code for failure in failures), default=0)
+    failures = Failures()
+    told = pipeline.Told(
+        begun=_announce(stop, chosen), progress=_progress if terminal else _no_progress, failed=failures.add, said=_say
+    )
+    pipeline.run(chosen, found, facts, stop, told, objects)
+    return failures.exit_code
 
 
 @commands.command(name="compile")
@@ -280,8 +307,9 @@ def _announce(stop: Stop, settings: config.Settings) -> Callable[[Mapping[str, A
             stop.set()
             signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
 
-        for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, end)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
+                signal.signal(number, end)
         until = f"for {settings.run.duration:g} s" if settings.run.duration else "until Ctrl-C"
         click.echo(f"measuring {', '.join(loaded)} {until}", err=True)
 

@@ -1,6 +1,6 @@
-"""The running measurement: the maps are drained until somebody ends it, and every snapshot is exported.
+"""The running measurement: from the moment at which programs begin to count to the last snapshot.
 
-It is imported when all programs are attached already: it needs NumPy, whose import takes longer than attaching.
+It needs NumPy, which is imported while the programs are attached.
 """
 
 from __future__ import annotations
@@ -8,39 +8,41 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable, Iterator
 
-from attrs import define, field
+from attrs import frozen
 
+from .clock import Clock
 from .config import RunSettings
-from .errors import ExportError, ProbekitError
+from .export.chain import Chain
 from .kernel import KernelFacts
-from .model import Exporter, Figures, Snapshot
-from .running import Running
+from .load import Gate
+from .model import Figures, Snapshot
+from .running import Running, Sources
 from .stop import Stop
 
 _POLL_SECONDS = 0.25  # at most this long nobody looks at a ring buffer that no program asks to be looked at
-_SETTLE_SECONDS = 0.005  # a program that runs while it is detached has ended by then
+_SETTLE_SECONDS = 0.005  # a program that was running when the gate closed has ended by then
+_NANOSECONDS = 1_000_000_000
 
 
 class Collector(threading.Thread):
     """Collects from the ring buffers of all probes when a program asks for it, and now and then."""
 
-    def __init__(self, running: list[Running]) -> None:
+    def __init__(self, sources: list[Sources]) -> None:
         super().__init__(name="collector", daemon=True)
-        self._running = running
+        self._sources = sources
         self._over = threading.Event()
 
     def run(self) -> None:
         """Until `end`."""
         with select.epoll() as poll:
-            for running in self._running:
-                for reader, _ in running.rings:
+            for sources in self._sources:
+                for reader, _ in sources.rings:
                     poll.register(reader.fd, select.EPOLLIN | select.EPOLLET)
             while not self._over.is_set():
                 poll.poll(_POLL_SECONDS)
-                for running in self._running:
-                    running.collect()
+                for sources in self._sources:
+                    sources.collect()
 
     def end(self) -> None:
         """Waits for the last round."""
@@ -48,87 +50,126 @@ class Collector(threading.Thread):
         self.join()
 
 
-@define
-class Measurement:
-    """From attached programs to the last snapshot.
+class Ending(threading.Thread):
+    """Closes the gate when the time is over or the end is asked for, whatever the main thread is busy with.
+
+    Attributes:
+        moment: When the gate was closed, ns of the programs' clock.
+        over: Set then.
+
+    Args:
+        gate: What to close.
+        clock: The programs'.
+        stop: Asks for the end.
+        end: When the time is over, ns; None: never.
+    """
+
+    def __init__(self, gate: Gate, clock: Clock, stop: Stop, end: int | None) -> None:
+        super().__init__(name="ending", daemon=True)
+        self.moment = 0
+        self.over = threading.Event()
+        self._gate = gate
+        self._clock = clock
+        self._asked = stop
+        self._end = end
+
+    def run(self) -> None:
+        """Waits, and closes."""
+        self._asked.wait(None if self._end is None else max(self._end - self._clock.now(), 0) / _NANOSECONDS)
+        self._gate.close()
+        self.moment = self._clock.now()
+        self.over.set()
+
+
+@frozen
+class Begun:
+    """Probes that count.
 
     Attributes:
         running: The probes.
-        exporters: The chain, entered.
-        kernel: Facts.
-        stop: Set to end it.
-        failures: What exporters and probes fail with is added. An exporter that failed gets no further snapshot, and
-            of a probe that failed there is none.
+        collector: Collects from their ring buffers.
+        gate: Open.
+        clock: The programs'.
+        began: When the gate was opened, ns of that clock.
     """
 
     running: list[Running]
-    exporters: list[Exporter]
+    collector: Collector
+    gate: Gate
+    clock: Clock
+    began: int
+
+    def close(self) -> None:
+        """Closes the gate; nothing is produced any more."""
+        self.gate.close()
+        time.sleep(_SETTLE_SECONDS)
+
+
+@frozen
+class Measurement:
+    """From the open gate to the last snapshot.
+
+    Attributes:
+        begun: The probes.
+        chain: The exporters, open.
+        kernel: Facts.
+        stop: Set to end it.
+    """
+
+    begun: Begun
+    chain: Chain
     kernel: KernelFacts
     stop: Stop
-    failures: list[ProbekitError]
-    started: float = field(factory=time.time)
 
-    def run(self, settings: RunSettings, progress: Callable[[Snapshot], None]) -> None:
-        """Drains until the duration is over or `stop` is set, then detaches and exports the last snapshots.
-
-        Args:
-            settings: Duration and interval.
-            progress: Called with each probe's snapshot at each interval.
-        """
-        began = time.monotonic()
-        end = began + settings.duration if settings.duration is not None else float("inf")
-        tick = began + settings.interval
-        collector = Collector(self.running)
-        collector.start()
+    def run(self, settings: RunSettings) -> None:
+        """Aggregates until the duration is over or `stop` is set, then detaches and exports the last snapshots."""
+        begun, duration = self.begun, settings.duration
+        end = None if duration is None else begun.began + round(duration * _NANOSECONDS)
+        ending = Ending(begun.gate, begun.clock, self.stop, end)
+        ending.start()
         try:
-            while self.exporters and not all(r.broken for r in self.running) and time.monotonic() < end:
-                if self.stop.wait(max(0.0, min(_POLL_SECONDS, end - time.monotonic(), tick - time.monotonic()))):
-                    break
-                for running in self.running:
-                    running.aggregate()
-                if tick <= time.monotonic() < end:
-                    tick += settings.interval
-                    for running in self.running:
-                        running.drain()
-                    for snapshot in self._snapshots(final=False):
-                        self._export(snapshot)
-                        progress(snapshot)
+            self._until(ending, round(settings.interval * _NANOSECONDS))
         finally:
-            collector.end()
-        taken = time.time()
-        for running in self.running:
-            running.loaded.iterate()
-            running.loaded.detach()
-        time.sleep(_SETTLE_SECONDS)
-        for running in self.running:
+            self.stop.set()
+            ending.join()
+        begun.close()
+        for running in begun.running:
             running.drain()
-        for snapshot in self._snapshots(final=True, taken=taken):
-            self._export(snapshot)
-        for running in self.running:
-            self.failures += running.failures
+        for running in begun.running:
+            running.loaded.detach()
+        self.chain.end(self._snapshots(ending.moment, final=True))
 
-    def _snapshots(self, final: bool, taken: float | None = None) -> Iterator[Snapshot]:
-        """One of each probe that has figures; a probe that joins others' with its own comes after them."""
+    def _until(self, ending: Ending, interval: int) -> None:
+        clock, tick = self.begun.clock, self.begun.began + interval
+        while not ending.over.wait(min(_POLL_SECONDS, max(tick - clock.now(), 0) / _NANOSECONDS)):
+            for running in self.begun.running:
+                running.aggregate()
+            now = clock.now()
+            if self.chain.gone:
+                return
+            if now >= tick:
+                tick += (1 + (now - tick) // interval) * interval  # those that were slept through are not made up for
+                for running in self.begun.running:
+                    running.drain()
+                for snapshot in self._snapshots(clock.now(), final=False):
+                    self.chain.put(snapshot)
+
+    def _snapshots(self, taken: int, final: bool) -> list[Snapshot]:
+        """One of each probe; a probe that joins others' figures with its own comes after them."""
         beside: dict[str, Figures] = {}
-        for running in sorted(self.running, key=lambda running: running.joins):
-            figures = running.figures(beside)
-            if figures is None:
-                continue
-            beside[running.name] = figures
-            yield Snapshot(
-                probe=running.name,
-                started=self.started,
-                taken=taken or time.time(),
-                final=final,
-                kernel=self.kernel.release,
-                attached=running.loaded.attached,
-                figures=figures,
+        made = []
+        clock = self.begun.clock
+        for running in sorted(self.begun.running, key=lambda running: running.joins):
+            figures = beside[running.name] = running.figures(beside)
+            made.append(
+                Snapshot(
+                    probe=running.name,
+                    started=clock.unix(self.begun.began),
+                    taken=clock.unix(taken),
+                    final=final,
+                    kernel=self.kernel.release,
+                    attached=running.loaded.attached,
+                    figures=figures,
+                )
             )
-
-    def _export(self, snapshot: Snapshot) -> None:
-        for exporter in list(self.exporters):
-            try:
-                exporter.export(snapshot)
-            except ExportError as error:
-                self.exporters.remove(exporter)
-                self.failures.append(error)
+        return made

@@ -7,6 +7,7 @@ config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> e
 from __future__ import annotations
 
 import enum
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
@@ -290,7 +291,7 @@ class Table:
 
 
 class Deferred(Sequence[Table]):
-    """Tables that are made when somebody looks at them for the first time.
+    """Tables that are made when somebody looks at them for the first time, in whatever thread that is.
 
     Args:
         make: Makes them; it must not depend on what changes later.
@@ -299,11 +300,13 @@ class Deferred(Sequence[Table]):
     def __init__(self, make: Callable[[], tuple[Table, ...]]) -> None:
         self._make = make
         self._made: tuple[Table, ...] | None = None
+        self._lock = threading.Lock()  # exporters look from threads of their own
 
     def _tables(self) -> tuple[Table, ...]:
-        if self._made is None:
-            self._made = self._make()
-        return self._made
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
 
     def __len__(self) -> int:
         return len(self._tables())

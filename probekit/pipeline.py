@@ -6,22 +6,28 @@ config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> e
 from __future__ import annotations
 
 import functools
+import importlib
+import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from attrs import frozen
 
+from . import clock
 from .compile import compile_plan, load_object
 from .config import Aggregate, Settings
-from .errors import ExportError, ProbekitError
+from .errors import ExportError, LoadError, ProbekitError
+from .export.chain import Chain, Link
 from .kernel import KernelFacts
-from .load import Loaded
-from .model import AttachPlan, Exporter, Object, Snapshot
+from .load import Gate, Loaded
+from .model import AttachPlan, Object, Snapshot
 from .plugins import EXPORTERS, PROBES, Plugins
 from .stop import Stop
+
+if TYPE_CHECKING:  # it needs NumPy
+    from .measure import Begun
 
 
 @frozen
@@ -69,22 +75,33 @@ def compile_all(planned: list[Planned], kernel: KernelFacts, objects: Path | Non
     return [Compiled(probe, compile_plan(probe.plan, kernel)) for probe in planned]
 
 
-def attach(probe: Compiled, kernel: KernelFacts, stack: ExitStack) -> Loaded:
-    """Stages 4 and 5: loads and attaches one probe; the stack takes it off again."""
-    loaded = stack.enter_context(Loaded(probe.object, probe.planned.plan, kernel))
+def attach(probe: Compiled, kernel: KernelFacts, gate: Gate, stack: ExitStack) -> Loaded:
+    """Stages 4 and 5: loads and attaches one probe behind a gate; the stack takes it off again."""
+    loaded = stack.enter_context(Loaded(probe.object, probe.planned.plan, kernel, gate))
     loaded.attach()
     return loaded
 
 
+@frozen
+class Told:
+    """Who is told what while a run goes on. Exporters call from threads of their own.
+
+    Attributes:
+        begun: Once, when all probes count, by their names.
+        progress: Each probe's snapshot at each interval, in a thread of its own.
+        failed: What exporters and plugins fail with, when they do, while others go on.
+        said: A line that is worth saying and no failure.
+    """
+
+    begun: Callable[[Mapping[str, Loaded]], None]
+    progress: Callable[[Snapshot], None]
+    failed: Callable[[ProbekitError], None]
+    said: Callable[[str], None]
+
+
 def run(
-    settings: Settings,
-    plugins: Plugins,
-    kernel: KernelFacts,
-    stop: Stop,
-    attached: Callable[[Mapping[str, Loaded]], None],
-    progress: Callable[[Snapshot], None],
-    objects: Path | None = None,
-) -> list[ProbekitError]:
+    settings: Settings, plugins: Plugins, kernel: KernelFacts, stop: Stop, told: Told, objects: Path | None = None
+) -> None:
     """Puts a run together, measures, and takes everything off again.
 
     Args:
@@ -92,91 +109,96 @@ def run(
         plugins: The installed plugins.
         kernel: Facts.
         stop: Set to end the run.
-        attached: Called once, when every program is attached.
-        progress: Called with each probe's snapshot at each interval.
+        told: Who is told what.
         objects: A folder that `probekit compile` wrote.
-
-    Returns:
-        What exporters and probes failed with while others went on.
 
     Raises:
         ProbekitError: Something is wrong with the input or the machine; nothing is left attached.
     """
     compiled = compile_all(plan(settings, plugins, kernel), kernel, objects)
-    failures: list[ProbekitError] = []
+    chain = Chain(_links(settings, plugins, told), told.progress)
+    if not chain.open():
+        return
     with ExitStack() as stack:
-        exporters = _enter_exporters(settings, plugins, stack, failures)
-        if not exporters:
-            return failures
-        loaded = {probe.planned.name: attach(probe, kernel, stack) for probe in compiled}
-        attached(loaded)
+        stack.callback(chain.end, [])
+        begun = begin(compiled, plugins, kernel, stack, told.failed, told.begun)
 
-        from .measure import Measurement  # NumPy: the kernel measures already
-        from .running import start
+        from .measure import Measurement
 
-        running = [start(probe.planned, loaded[probe.planned.name], plugins, kernel, stack) for probe in compiled]
-        Measurement(running, exporters, kernel, stop, failures).run(settings.run, progress)
-    return failures
+        Measurement(begun, chain, kernel, stop).run(settings.run)
 
 
-def _enter_exporters(
-    settings: Settings, plugins: Plugins, stack: ExitStack, failures: list[ProbekitError]
-) -> list[Exporter]:
-    """The chain, entered; an exporter that fails to is left out."""
-    exporters: list[Exporter] = []
-    for export in settings.exports:
-        arguments = {"exporter": export.kind, "config": export.settings}
-        exporter = plugins.call(EXPORTERS, export.kind, "probekit_export", **arguments)
-        guarded = Guarded(exporter, plugins, export.kind)
-        try:
-            guarded.__enter__()
-        except ExportError as error:
-            failures.append(error)
-            continue
-        stack.push(_leaving(guarded, failures))
-        exporters.append(guarded)
-    return exporters
+def begin(
+    probes: list[Compiled],
+    plugins: Plugins,
+    kernel: KernelFacts,
+    stack: ExitStack,
+    failed: Callable[[ProbekitError], None],
+    counting: Callable[[Mapping[str, Loaded]], None] = lambda loaded: None,
+) -> Begun:
+    """Stages 4 to 6: attaches all probes, and lets all of them count from one moment on.
+
+    What needs NumPy is imported meanwhile: its import takes as long as attaching.
+
+    Args:
+        probes: What to attach.
+        plugins: The installed plugins.
+        kernel: Facts.
+        stack: Takes everything off again.
+        failed: Told of what plugins fail with later on.
+        counting: Called at that moment.
+    """
+    gate, programs_clock = _gate_and_clock(stack)
+    importing = threading.Thread(target=importlib.import_module, args=("numpy",), name="importing")
+    importing.start()
+    try:
+        loaded = {probe.planned.name: attach(probe, kernel, gate, stack) for probe in probes}
+    finally:
+        importing.join()
+
+    from .measure import Begun, Collector
+    from .running import Running, open_sources, parts_of
+
+    sources = [
+        open_sources(probe.planned, each, plugins, kernel, programs_clock, stack)
+        for probe, each in zip(probes, loaded.values(), strict=True)
+    ]
+    collector = Collector(sources)
+    collector.start()
+    stack.callback(collector.end)
+    began = programs_clock.now()
+    gate.open()
+    counting(loaded)
+    for each in loaded.values():
+        each.begin()
+    running = [
+        Running(probe.planned.name, each, source, parts_of(probe.planned, plugins, each.attached, began), failed)
+        for probe, each, source in zip(probes, loaded.values(), sources, strict=True)
+    ]
+    return Begun(running, collector, gate, programs_clock, began)
 
 
-class Guarded:
-    """An exporter that fails with ExportErrors alone, whatever the plugin raises."""
+def _gate_and_clock(stack: ExitStack) -> tuple[Gate, clock.Clock]:
+    """What all programs of the run have in common.
 
-    def __init__(self, exporter: Exporter, plugins: Plugins, kind: str) -> None:
-        self._exporter = exporter
-        self._blaming = functools.partial(plugins.blaming, EXPORTERS, kind)
-
-    def __enter__(self) -> Guarded:
-        """Opens what it writes to."""
-        self._call("__enter__")
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        """Closes it."""
-        self._call("__exit__", kind, error, trace)
-
-    def export(self, snapshot: Snapshot) -> None:
-        """Takes one snapshot of one probe."""
-        self._call("export", snapshot)
-
-    def _call(self, method: str, *arguments: Any) -> None:
-        try:
-            with self._blaming(method):
-                getattr(self._exporter, method)(*arguments)
-        except ExportError:
-            raise
-        except ProbekitError as error:
-            raise ExportError(error.message, error.hint) from error
+    Raises:
+        LoadError: The kernel refuses one of them.
+    """
+    try:
+        return stack.enter_context(Gate()), clock.detect()
+    except OSError as error:
+        raise LoadError(f"the kernel refuses a map or a program of probekit's own: {error.strerror}") from error
 
 
-def _leaving(exporter: Exporter, failures: list[ProbekitError]) -> Callable[..., None]:
-    """Leaves an exporter when the run is over; its failure is not the run's."""
-
-    def leave(*error: Any) -> None:
-        try:
-            exporter.__exit__(*error)
-        except ExportError as failure:
-            failures.append(failure)
-
-    return leave
+def _links(settings: Settings, plugins: Plugins, told: Told) -> list[Link]:
+    """The chain's exporters, not opened yet."""
+    return [
+        Link(
+            f"exporter {export.kind} ({export.place})",
+            plugins.call(EXPORTERS, export.kind, "probekit_export", exporter=export.kind, config=export.settings),
+            functools.partial(plugins.blaming, EXPORTERS, export.kind, kind=ExportError),
+            told.failed,
+            told.said,
+        )
+        for export in settings.exports
+    ]

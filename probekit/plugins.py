@@ -112,15 +112,16 @@ class Plugins:
             raise PluginError(f"{self.infos(group, plugin)[0]}: {hook} returned what it must not: {wrong}")
         return result
 
-    def blaming(self, group: str, plugin: str, place: str) -> Blaming:
-        """Around a plugin's own code: what it raises becomes a PluginError that names plugin and package.
+    def blaming(self, group: str, plugin: str, place: str, kind: type[ProbekitError] = PluginError) -> Blaming:
+        """Around a plugin's own code: what it raises becomes an error that names plugin and package.
 
         Args:
             group: The plugin's group.
             plugin: Its name.
             place: What of it is called.
+            kind: Of that error.
         """
-        return Blaming(f"{self.infos(group, plugin)[0]}: {place} failed")
+        return Blaming(lambda: f"{self.infos(group, plugin)[0]}: {place} failed", kind)
 
     def _load(self, group: str, name: str) -> Any:
         registered = f"{group}:{name}"
@@ -168,17 +169,23 @@ class Plugins:
 
 @frozen
 class Blaming:
-    """A context that says whose fault an exception is. Errors of probekit's own kind pass as they are."""
+    """A context that says whose fault an exception is. Errors of probekit's own kind pass as they are.
 
-    place: str
+    Attributes:
+        place: Says what failed; asked only then, because a package's name takes reading its metadata.
+        kind: The error that is raised instead.
+    """
+
+    place: Callable[[], str]
+    kind: type[ProbekitError]
 
     def __enter__(self) -> None:
         """Nothing to do."""
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        """Raises PluginError from what a plugin raised."""
+        """Raises an error from what a plugin raised."""
         if isinstance(error, Exception) and not isinstance(error, ProbekitError):
-            raise PluginError(f"{self.place}: {_words(error)}", _WHERE) from error
+            raise self.kind(f"{self.place()}: {_words(error)}", _WHERE) from error
 
 
 def _words(error: Exception) -> str:

@@ -1,21 +1,22 @@
 """A probe that is attached: what its sources have goes through its decoders to its aggregators.
 
-Like `measure`, which drives it, it is imported when all programs are attached already: it needs NumPy.
+Like `measure`, which drives it, it needs NumPy.
 """
 
 from __future__ import annotations
 
 import functools
 import threading
-import time
-from collections import deque
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from typing import Any
 
 import attrs
+import numpy as np
 from attrs import frozen
 
+from .clock import Clock
 from .drain import Reader, RingReader, open_reader
 from .errors import ProbekitError
 from .kernel import KernelFacts
@@ -40,57 +41,110 @@ class Part:
     name: str = ""
 
 
-class Running:
-    """A probe in the kernel, with what stands behind it in user space.
+class Sources:
+    """What a probe's data comes from, each with its decoder.
 
     Ring buffers are emptied by `collect`, which any thread may call; everything else belongs to the main one.
 
     Attributes:
-        name: The probe's name.
-        loaded: Its programs and maps.
-        rings: Readers of its ring buffers, with their decoders.
-        failures: What its plugins failed with. An aggregator that was added is left out from then on.
-        broken: Its decoder or its own aggregator failed: there is nothing to tell any more.
+        rings: Readers of ring buffers.
+        maps: Readers of all others.
+
+    Args:
+        readers: All of them.
+        now: The time, ns of the programs' clock.
     """
 
-    def __init__(self, name: str, loaded: Loaded, readers: list[tuple[Reader, Decoder]], parts: list[Part]) -> None:
-        self.name = name
-        self.loaded = loaded
+    def __init__(self, readers: list[tuple[Reader, Decoder]], now: Callable[[], int]) -> None:
         self.rings = [(r, decode) for r, decode in readers if isinstance(r, RingReader)]
-        self.failures: list[ProbekitError] = []
-        self._maps = [(r, decode) for r, decode in readers if not isinstance(r, RingReader)]
-        self._own, *self._added = parts
-        self.broken = False
-        self._collected: deque[tuple[Decoder, Batch]] = deque()
+        self.maps = [(r, decode) for r, decode in readers if not isinstance(r, RingReader)]
+        self._now = now
+        self._collected: list[list[Batch]] = [[] for _ in self.rings]
         self._lock = threading.Lock()
+
+    @property
+    def foreign(self) -> int:
+        """Records that were of another size than their layout."""
+        return sum(reader.foreign for reader, _ in self.rings)
 
     def collect(self) -> None:
         """Takes what the ring buffers have, so that they do not fill while the main thread is busy."""
         with self._lock:
-            for reader, decode in self.rings:
+            for (reader, _), collected in zip(self.rings, self._collected, strict=True):
                 batch = reader.read()
                 if batch is not None:
-                    self._collected.append((decode, attrs.evolve(batch, taken=time.monotonic_ns())))
+                    collected.append(attrs.evolve(batch, taken=self._now()))
+
+    def collected(self) -> list[tuple[Decoder, Batch]]:
+        """What was collected so far, a batch for each ring buffer that had something; what comes meanwhile is left."""
+        with self._lock:
+            found, self._collected = self._collected, [[] for _ in self.rings]
+        return [(decode, _whole(batches)) for (_, decode), batches in zip(self.rings, found, strict=True) if batches]
+
+    def record(self, into: list[Batch]) -> None:
+        """From here on batches are kept in a list, too, when they are decoded."""
+
+        def recording(decode: Decoder) -> Decoder:
+            def decoder(batch: Batch) -> Columns:
+                into.append(batch)
+                return decode(batch)
+
+            return decoder
+
+        self.rings = [(reader, recording(decode)) for reader, decode in self.rings]
+        self.maps = [(reader, recording(decode)) for reader, decode in self.maps]
+
+    def read(self) -> list[tuple[Decoder, Batch]]:
+        """What the maps have now."""
+        read = ((decode, reader.read()) for reader, decode in self.maps)
+        return [(decode, attrs.evolve(batch, taken=self._now())) for decode, batch in read if batch is not None]
+
+
+def _whole(batches: list[Batch]) -> Batch:
+    """Batches of one ring buffer as one: a thousand small ones would be decoded and aggregated a thousand times."""
+    if len(batches) == 1:
+        return batches[0]
+    return attrs.evolve(batches[-1], data=np.concatenate([batch.data for batch in batches]))
+
+
+class Running:
+    """A probe in the kernel, with what stands behind it in user space.
+
+    Attributes:
+        name: The probe's name.
+        loaded: Its programs and maps.
+        sources: Where its data comes from.
+        failed: Told of what its plugins fail with. What failed costs what it was at, and is counted in `lost`.
+    """
+
+    def __init__(
+        self, name: str, loaded: Loaded, sources: Sources, parts: list[Part], failed: Callable[[ProbekitError], None]
+    ) -> None:
+        self.name = name
+        self.loaded = loaded
+        self.sources = sources
+        self.failed = failed
+        self._own, *self._added = parts
+        self._failures: Counter[str] = Counter()
+        self._last: dict[str, Figures] = {}
 
     def aggregate(self) -> None:
-        """Decodes and aggregates what was collected."""
-        while self._collected:
-            self.take(*self._collected.popleft())
+        """Decodes and aggregates what was collected so far."""
+        for decode, batch in self.sources.collected():
+            self.take(decode, batch)
 
     def drain(self) -> None:
-        """Decodes and aggregates everything that the sources have.
+        """Decodes and aggregates everything that the sources have now.
 
         What left a table while it was read is in a ring buffer, which is therefore read after it; and before it, so
         that nothing else is.
         """
         self.loaded.iterate()
-        self.collect()
+        self.sources.collect()
         self.aggregate()
-        for reader, decode in self._maps:
-            batch = reader.read()
-            if batch is not None:
-                self.take(decode, attrs.evolve(batch, taken=time.monotonic_ns()))
-        self.collect()
+        for decode, batch in self.sources.read():
+            self.take(decode, batch)
+        self.sources.collect()
         self.aggregate()
 
     @property
@@ -98,61 +152,79 @@ class Running:
         """Whether it wants the figures of the other probes."""
         return isinstance(self._own.aggregator, Joiner)
 
-    def figures(self, beside: Mapping[str, Figures] = {}) -> Figures | None:
-        """The probe's figures, with what the core lost; None where it is broken.
+    def figures(self, beside: Mapping[str, Figures] = {}) -> Figures:
+        """The probe's figures, with what the core lost.
+
+        An aggregator that fails costs this snapshot: what it had to say the last time is said again, and `lost` says
+        how often that was so.
 
         Args:
             beside: Figures of other probes of the run, for one that joins them with its own.
         """
-        figures = None if self.broken else self._of(self._own, beside)
-        if figures is None:
-            return None
-        for part in list(self._added):
-            more = self._of(part)
-            if more is not None:
-                figures = joined(figures, part.name, more)
-        foreign = sum(reader.foreign for reader, _ in self.rings)
-        lost = {**figures.lost, "programs_missed": self.loaded.missed(), "records_undecoded": foreign}
+        figures = self._of(self._own, beside)
+        for part in self._added:
+            figures = joined(figures, part.name, self._of(part))
+        lost = {
+            **figures.lost, "programs_missed": self.loaded.missed(), "records_undecoded": self.sources.foreign,
+            **self._failures,
+        }  # fmt: skip
         if self.loaded.unreached:
             lost["namespaces_unreached"] = self.loaded.unreached
+        if self.loaded.unlisted:
+            lost["iterators_failed"] = self.loaded.unlisted
         return attrs.evolve(figures, lost=lost)
 
     def take(self, decode: Decoder, batch: Batch) -> None:
         """Decodes and aggregates one batch."""
-        if self.broken:
-            return
         try:
             with self._own.blaming(f"decoding {batch.source}"):
                 columns = attrs.evolve(decode(batch), taken=batch.taken)
-            with self._own.blaming(f"update with {batch.source}"):
-                self._own.aggregator.update(columns)
         except ProbekitError as error:
-            self._leave_out(self._own, error)
+            self._fail("batches_undecoded", error)
             return
-        for part in list(self._added):
+        for part in (self._own, *self._added):
+            given = columns if part is self._own else _read_only(columns)
             try:
                 with part.blaming(f"update with {batch.source}"):
-                    part.aggregator.update(_read_only(columns))
+                    part.aggregator.update(given)
             except ProbekitError as error:
-                self._leave_out(part, error)
+                self._fail(f"{_prefix(part)}batches_not_counted", error)
 
-    def _of(self, part: Part, beside: Mapping[str, Figures] = {}) -> Figures | None:
+    def _of(self, part: Part, beside: Mapping[str, Figures] = {}) -> Figures:
         try:
             if isinstance(part.aggregator, Joiner):
                 with part.blaming("join"):
                     part.aggregator.join(beside)
             with part.blaming("snapshot"):
-                return part.aggregator.snapshot()
+                figures = part.aggregator.snapshot()
+                figures = attrs.evolve(figures, tables=Blamed.of(figures.tables, part))
         except ProbekitError as error:
-            self._leave_out(part, error)
-            return None
+            self._fail(f"{_prefix(part)}snapshots_failed", error)
+            figures = self._last.get(part.name, Figures({}))
+        self._last[part.name] = attrs.evolve(figures, stream=None)
+        return figures
 
-    def _leave_out(self, part: Part, error: ProbekitError) -> None:
-        self.failures.append(error)
-        if part is self._own:
-            self.broken = True
-        else:
-            self._added.remove(part)
+    def _fail(self, cause: str, error: ProbekitError) -> None:
+        self._failures[cause] += 1
+        self.failed(error)
+
+
+class Blamed(Deferred):
+    """Tables that are made later, perhaps in an exporter's thread: what they raise is their maker's fault."""
+
+    @classmethod
+    def of(cls, tables: Any, part: Part) -> Any:
+        """These tables; as they are where they are made already."""
+
+        def make() -> tuple[Table, ...]:
+            with part.blaming("making tables"):
+                return tuple(tables)
+
+        return cls(make) if isinstance(tables, Deferred) else tables
+
+
+def _prefix(part: Part) -> str:
+    return f"{part.name}." if part.name else ""
 
 
 def joined(figures: Figures, name: str, more: Figures) -> Figures:
@@ -190,7 +262,9 @@ def _read_only(columns: Columns) -> Columns:
     return Columns(columns.source, values, columns.taken)
 
 
-def start(planned: Planned, loaded: Loaded, plugins: Plugins, kernel: KernelFacts, stack: ExitStack) -> Running:
+def open_sources(
+    planned: Planned, loaded: Loaded, plugins: Plugins, kernel: KernelFacts, clock: Clock, stack: ExitStack
+) -> Sources:
     """Opens the sources of an attached probe; the stack closes them."""
     call = functools.partial(plugins.call, PROBES, planned.name, probe=planned.name, config=planned.config)
     readers: list[tuple[Reader, Decoder]] = []
@@ -199,7 +273,7 @@ def start(planned: Planned, loaded: Loaded, plugins: Plugins, kernel: KernelFact
         reader = open_reader(source, live, kernel.cpus)
         stack.callback(reader.close)
         readers.append((reader, call("probekit_decode", source=source, map=live)))
-    return Running(planned.name, loaded, readers, parts_of(planned, plugins, loaded.attached, time.monotonic_ns()))
+    return Sources(readers, clock.now)
 
 
 def parts_of(planned: Planned, plugins: Plugins, attached: tuple[Attached, ...], began: int) -> list[Part]:

@@ -18,6 +18,10 @@ class Stop:
         """Asks for the end."""
         os.eventfd_write(self._fd, 1)
 
-    def wait(self, seconds: float) -> bool:
-        """Waits until the end is asked for, but not longer; whether it is."""
-        return bool(self._poll.poll(seconds * 1000))
+    def wait(self, seconds: float | None) -> bool:
+        """Waits until the end is asked for, but not longer; whether it is.
+
+        Args:
+            seconds: How long; None: for ever.
+        """
+        return bool(self._poll.poll(None if seconds is None else seconds * 1000))

@@ -26,17 +26,14 @@ from . import kernel, pipeline, plugins
 from .compile import compile_plan
 from .config import structure
 from .contract import Unchecked, contract_faults, export, sample
-from .drain import Reader, open_reader
-from .errors import AttachError, MissingError, VerifierError
+from .errors import AttachError, MissingError, ProbekitError, VerifierError
 from .kernel import PRIVILEGES, KernelFacts
-from .load import Loaded
-from .model import Attached, AttachPlan, Batch, Columns, Decoder, LiveMap, Object, Snapshot
+from .measure import Begun
+from .model import Attached, AttachPlan, Batch, Decoder, LiveMap, Object, Snapshot
 from .pipeline import Compiled, Planned
 from .plugins import AGGREGATORS, EXPORTERS, PROBES
 from .recording import Recording
-from .running import Part, Running, parts_of
-
-_SETTLE_SECONDS = 0.01
+from .running import Part, Running, Sources, parts_of
 
 
 class Harness:
@@ -90,7 +87,8 @@ class Harness:
         }
         batches = list(batches)
         began = batches[0].taken if batches else 0
-        running = Running(self.name, _Nowhere(), [], self._parts(began))  # type: ignore[arg-type]
+        sources = Sources([], lambda: began)
+        running = Running(self.name, _Nowhere(), sources, self._parts(began), _raise)  # type: ignore[arg-type]
         for batch in batches:
             running.take(decoders[batch.source], batch)
         return _snapshot(running, self.kernel, time.time())
@@ -101,18 +99,9 @@ class Harness:
         planned = self._planned()
         compiled = self.compile()
         with ExitStack() as stack:
-            loaded: Loaded = _or_skip(
-                self.kernel, lambda: pipeline.attach(Compiled(planned, compiled), self.kernel, stack)
-            )
-            recorded: list[Batch] = []
-            readers: list[tuple[Reader, Decoder]] = []
-            for source in planned.plan.sources:
-                reader = open_reader(source, loaded.maps[source.map], self.kernel.cpus)
-                stack.callback(reader.close)
-                readers.append((reader, _recording(self._decoder(source, loaded.maps[source.map]), recorded)))
-            yield Live(
-                Running(self.name, loaded, readers, self._parts(time.monotonic_ns())), loaded, self.kernel, recorded
-            )
+            ready = [Compiled(planned, compiled)]
+            begun = _or_skip(self.kernel, lambda: pipeline.begin(ready, self._plugins, self.kernel, stack, _raise))
+            yield Live(begun, self.kernel)
 
     def _planned(self) -> Planned:
         return pipeline.plan(self._settings, self._plugins, self.kernel)[0]
@@ -133,29 +122,30 @@ class Live:
         attached: How.
     """
 
-    def __init__(self, running: Running, loaded: Loaded, facts: KernelFacts, recorded: list[Batch]) -> None:
-        self.attached: tuple[Attached, ...] = loaded.attached
-        self._running = running
-        self._loaded = loaded
+    def __init__(self, begun: Begun, facts: KernelFacts) -> None:
+        (self._running,) = begun.running
+        self.attached: tuple[Attached, ...] = self._running.loaded.attached
+        self._begun = begun
         self._kernel = facts
-        self._recorded = recorded
-        self._started = time.time()
+        self._recorded: list[Batch] = []
+        self._running.sources.record(self._recorded)
 
     def snapshot(self) -> Snapshot:
         """The figures as they are now."""
         self._running.drain()
-        return _snapshot(self._running, self._kernel, self._started, self.attached)
+        return _snapshot(self._running, self._kernel, self._begun.clock.unix(self._begun.began), self.attached)
 
     def finish(self) -> Snapshot:
-        """Detaches; the last figures."""
-        self._loaded.detach()
-        time.sleep(_SETTLE_SECONDS)
-        return self.snapshot()
+        """Ends the measurement and detaches; the last figures."""
+        self._begun.close()
+        snapshot = self.snapshot()
+        self._running.loaded.detach()
+        return snapshot
 
     def record(self, path: Path) -> Recording:
         """Detaches, and writes all that was drained to a file."""
         self.finish()
-        maps = {batch.source: self._loaded.maps[batch.source] for batch in self._recorded}
+        maps = {batch.source: self._running.loaded.maps[batch.source] for batch in self._recorded}
         recording = Recording(self._running.name, maps, tuple(self._recorded))
         recording.save(path)
         return recording
@@ -222,26 +212,18 @@ def exported(name: str, *snapshots: Snapshot, **options: Any) -> None:
 class _Nowhere:
     """In place of what is loaded, where nothing is."""
 
-    unreached = 0
+    unreached = unlisted = 0
 
     def missed(self) -> int:
         return 0
 
 
-def _recording(decode: Decoder, recorded: list[Batch]) -> Decoder:
-    def decoder(batch: Batch) -> Columns:
-        recorded.append(batch)
-        return decode(batch)
-
-    return decoder
-
-
 def _snapshot(running: Running, facts: KernelFacts, started: float, attached: tuple[Attached, ...] = ()) -> Snapshot:
-    figures = running.figures()
-    if running.failures:
-        raise running.failures[0]
-    assert figures is not None
-    return Snapshot(running.name, started, time.time(), True, facts.release, attached, figures)
+    return Snapshot(running.name, started, time.time(), True, facts.release, attached, running.figures())
+
+
+def _raise(error: ProbekitError) -> None:
+    raise error
 
 
 def _or_skip(facts: KernelFacts, do: Callable[[], Any]) -> Any:

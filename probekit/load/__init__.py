@@ -16,11 +16,14 @@ import textwrap
 from contextlib import ExitStack
 from types import TracebackType
 
+import attrs
+
 from .. import bpf, namespaces
 from ..errors import AttachError, LoadError, VerifierError
 from ..kernel import PRIVILEGES, KernelFacts
 from ..model import LAYOUT, Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Observation, Refusal, Way
 from . import verifier
+from .gate import Gate, added
 
 _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
@@ -44,19 +47,28 @@ class Loaded:
         attached: How each observation was attached, in the plan's order.
         programs: Descriptors of the attached programs.
         unreached: Network namespaces that the last run of the iterators could not enter.
+        unlisted: Runs of iterators that failed.
+
+    Args:
+        compiled: The object.
+        plan: What it was compiled for.
+        kernel: Facts.
+        gate: Closed while programs are attached; whoever opens it calls `begin`.
     """
 
-    def __init__(self, compiled: Object, plan: AttachPlan, kernel: KernelFacts) -> None:
+    def __init__(self, compiled: Object, plan: AttachPlan, kernel: KernelFacts, gate: Gate) -> None:
         self.maps: dict[str, LiveMap] = {}
         self.attached: tuple[Attached, ...] = ()
         self.programs: list[int] = []
         self._compiled = compiled
         self._plan = plan
         self._kernel = kernel
+        self._gate = gate
         self._forbidden: dict[Way, str] = {}
         self._iterators: list[tuple[int, bool]] = []
         self.unreached = 0
-        self._before: dict[AttachPoint, int] = {}
+        self.unlisted = 0
+        self._missed_before = 0
         self._links = ExitStack()
         self._descriptors = ExitStack()
 
@@ -91,6 +103,11 @@ class Loaded:
             AttachError: Something needed cannot be observed here; it names every way and the reason against it.
         """
         self.attached = tuple(self._attach(observation) for observation in self._plan.observations)
+
+    def begin(self) -> None:
+        """The gate has just been opened: what the kernel counts itself is counted from here on."""
+        self._missed_before = self._missed()
+        self.attached = tuple(attrs.evolve(entry, before=_runs_before(entry)) for entry in self.attached)
         self.iterate()
 
     def iterate(self) -> None:
@@ -99,13 +116,19 @@ class Loaded:
         everywhere = namespaces.everywhere() if any(each for _, each in self._iterators) else {}
         for link, per_namespace in self._iterators:
             if not per_namespace:
-                bpf.iterate(link)
+                self._iterate(link)
                 continue
             for path in everywhere.values():
                 try:
                     namespaces.inside(path, functools.partial(bpf.iterate, link))
                 except OSError:
                     self.unreached += path.exists()
+
+    def _iterate(self, link: int) -> None:
+        try:
+            bpf.iterate(link)
+        except OSError:  # no descriptor, or no memory, is left: that costs what it would have brought
+            self.unlisted += 1
 
     def detach(self) -> None:
         """Detaches all programs; the maps stay readable."""
@@ -114,6 +137,9 @@ class Loaded:
 
     def missed(self) -> int:
         """Events that no program saw because it was running on that CPU already."""
+        return self._missed() - self._missed_before
+
+    def _missed(self) -> int:
         return sum(bpf.program_info(fd)["missed"] for fd in self.programs)
 
     def _make_map(self, spec: MapSpec, layout: MapSpec) -> LiveMap:
@@ -145,7 +171,7 @@ class Loaded:
         for point in observation.points:
             reason = self.try_point(point, observation.per_namespace)
             if reason is None:
-                return Attached(observation.name, point, tuple(refused), self._before.get(point, 0))
+                return Attached(observation.name, point, tuple(refused))
             refused.append(Refusal(point, reason))
         if observation.needed:
             ways = "\n".join(
@@ -189,7 +215,7 @@ class Loaded:
 
     def _count_runs(self, point: AttachPoint) -> str | None:
         try:
-            self._before[point] = bpf.xdp_runs(point.target)
+            bpf.xdp_runs(point.target)
             self._links.callback(os.close, bpf.enable_stats())
         except OSError as error:
             return f"{error.strerror}"
@@ -207,7 +233,7 @@ class Loaded:
             raise AttachError(f"there is no device {name} in this network namespace", "`ip link` lists them") from None
 
     def _load_and_attach(self, point: AttachPoint, target: int, of_program: int, per_namespace: bool) -> str | None:
-        code = self._patched(self._compiled.programs[point.program])
+        code = self._gate.guarded(point.way, self._patched(self._compiled.programs[point.program]))
         try:
             program, _ = bpf.load_program(point.way, point.program, code, target, of_program)
         except OSError as error:
@@ -239,7 +265,7 @@ class Loaded:
         )
         reason = verifier.summary(words)
         told = f"{_REFUSED}: {error.strerror}{f' ({reason})' if reason else ''}"
-        details = verifier.details(self._compiled, point.program, reason, log)
+        details = verifier.details(self._compiled, point.program, reason, log, added(point.way))
         return told + textwrap.indent(f"\n{details}" if details else "", "  ")
 
     def _log(self, point: AttachPoint, code: bytes, target: int, of_program: int, level: int) -> str:
@@ -261,8 +287,18 @@ class Loaded:
         return bytes(patched)
 
 
+def _runs_before(entry: Attached) -> int:
+    """Of what the kernel itself counts: how often it has counted so far."""
+    if entry.point is None or entry.point.way is not Way.XDP_RUNS:
+        return 0
+    try:
+        return bpf.xdp_runs(entry.point.target)
+    except OSError:  # the device, or its program, has gone meanwhile
+        return 0
+
+
 def _privileges(kernel: KernelFacts) -> str:
     return "" if kernel.privileged else PRIVILEGES
 
 
-__all__ = ["Loaded"]
+__all__ = ["Gate", "Loaded"]

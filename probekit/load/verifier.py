@@ -53,7 +53,7 @@ def summary(words: str) -> str:
     return reasons[-1] if reasons else ""
 
 
-def details(compiled: Object, program: str, reason: str, log: str) -> str:
+def details(compiled: Object, program: str, reason: str, log: str, ahead: int = 0) -> str:
     """Where in the source, the last instructions, and what to do.
 
     Args:
@@ -61,10 +61,12 @@ def details(compiled: Object, program: str, reason: str, log: str) -> str:
         program: The C function.
         reason: What `summary` says.
         log: The verifier's log with its instructions.
+        ahead: How many instructions in front of the program are none of its own.
     """
-    seen = [(int(m["number"]), m["text"].strip()) for m in map(_INSTRUCTION.match, log.splitlines()) if m]
+    seen = [(int(m["number"]) - ahead, m["text"].strip()) for m in map(_INSTRUCTION.match, log.splitlines()) if m]
+    seen = [(number, text) for number, text in seen if number >= 0]
     named = _NAMED.search(reason)
-    at = int(named[1]) if named else (seen[-1][0] if seen else None)
+    at = int(named[1]) - ahead if named else (seen[-1][0] if seen else None)
     lines = []
     place = place_of(compiled, program, at) if at is not None else None
     if place is not None:

@@ -57,7 +57,7 @@ def _numpy() -> dict[str, Any]:
     from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way, kernel
     from probekit.compile import compile_plan
     from probekit.drain import RingReader, open_reader
-    from probekit.load import Loaded
+    from probekit.load import Gate, Loaded
 
     facts = kernel.detect()
     plan = AttachPlan(
@@ -67,11 +67,13 @@ def _numpy() -> dict[str, Any]:
         defines={"PAGES": PAGES, "BURST": BURST, "FLAG": NO_WAKEUP, "NR_GETPPID": NR_GETPPID},
     )
     with ExitStack() as stack:
-        loaded = stack.enter_context(Loaded(compile_plan(plan, facts), plan, facts))
+        gate = stack.enter_context(Gate())
+        loaded = stack.enter_context(Loaded(compile_plan(plan, facts), plan, facts, gate))
         readers = [open_reader(source, loaded.maps[source.map], facts.cpus) for source in plan.sources]
         ring = readers[0]
         assert isinstance(ring, RingReader)
         loaded.attach()
+        gate.open()
         child = _generate(SECONDS)
         began, cpu, total = time.monotonic(), time.process_time(), 0
         while time.monotonic() < began + SECONDS:

@@ -15,6 +15,7 @@ from typing import Any
 
 from probekit import kernel, pipeline, plugins
 from probekit.cli import _structure
+from probekit.errors import ProbekitError
 
 SIZES = (100, 10_000, 100_000)
 EACH = 8_000  # connections a process opens, both ends: below the usual limit of descriptors
@@ -23,8 +24,6 @@ ROUNDS = 5
 
 def run() -> dict[str, Any]:
     """Milliseconds, the smallest of some rounds."""
-    from probekit.running import start
-
     found, facts = plugins.discover(), kernel.detect()
     document = {"probe": {"latency": {"max_connections": 150_000}}}
     compiled = pipeline.compile_all(
@@ -33,21 +32,23 @@ def run() -> dict[str, Any]:
     results = {}
     for size in SIZES:
         with ExitStack() as stack:
-            loaded = pipeline.attach(compiled[0], facts, stack)
-            running = start(compiled[0].planned, loaded, found, facts, stack)
+            (running,) = pipeline.begin(compiled, found, facts, stack, _raise).running
             _open(size // 2, stack)
             flushes, tables, rows = [], [], 0
             for _ in range(ROUNDS):
                 began = time.perf_counter()
                 running.drain()
                 figures = running.figures()
-                assert figures is not None
                 flushed = time.perf_counter()
                 rows = len(figures.tables[0].key)
                 flushes.append(1000 * (flushed - began))
                 tables.append(1000 * (time.perf_counter() - flushed))
         results[str(size)] = {"rows": rows, "flush_ms": round(min(flushes), 1), "table_ms": round(min(tables), 1)}
     return results
+
+
+def _raise(error: ProbekitError) -> None:
+    raise error
 
 
 def _open(connections: int, stack: ExitStack) -> None:

@@ -26,14 +26,12 @@ from _pytest.runner import runtestprotocol
 from probekit import SourceKind, config, kernel, plugins
 from probekit.compile import compile_plan
 from probekit.drain.layout import as_dtype, round8
-from probekit.errors import AttachError
+from probekit.errors import AttachError, ProbekitError
 from probekit.export.document import document, rows
-from probekit.load import Loaded
 from probekit.measure import Collector
 from probekit.model import Array, Snapshot
-from probekit.pipeline import Compiled, Planned, attach, plan
+from probekit.pipeline import Compiled, Planned, begin, plan
 from probekit.plugins import PROBES
-from probekit.running import start
 
 from . import misses
 from .peer import Peer
@@ -85,21 +83,20 @@ class LiveProbe:
         table = {"probe": {"latency": {"attach": way, **options}}}
         settings = config.structure(table, ("latency",), lambda _: kind, lambda _: kind, lambda _: kind, "")
         planned: Planned = plan(settings, found, facts)[0]
-        self._loaded: Loaded = attach(Compiled(planned, compile_plan(planned.plan, facts)), facts, stack)
+        ready = [Compiled(planned, compile_plan(planned.plan, facts))]
+        self._begun = begin(ready, found, facts, stack, _raise)
+        (self._running,) = self._begun.running
+        self._loaded = self._running.loaded
         self.attached = {a.observation: a.point for a in self._loaded.attached}
-        self._running = start(planned, self._loaded, found, facts, stack)
-        self._collect()
+        self._collector = self._begun.collector
         stack.callback(lambda: self._collector.end())
         self._release = facts.release
         self._source = next(s for s in planned.plan.sources if s.kind is SourceKind.TABLE)
         self._map_slots(stack)
 
-    def _collect(self) -> None:
-        self._collector = Collector([self._running])
-        self._collector.start()
-
     def detach(self) -> None:
         """Ends the measurement: from here on nothing changes, and a snapshot is of one instant."""
+        self._begun.close()
         self._loaded.detach()
         time.sleep(SETTLE)
 
@@ -108,7 +105,8 @@ class LiveProbe:
         """Nobody reads the ring buffers."""
         self._collector.end()
         yield
-        self._collect()
+        self._collector = Collector([self._running.sources])
+        self._collector.start()
 
     def _map_slots(self, stack: ExitStack) -> None:
         live = self._loaded.maps[self._source.map]
@@ -138,9 +136,7 @@ class LiveProbe:
     def snapshot(self) -> Snapshot:
         """The figures as they are now."""
         self._running.drain()
-        figures = self._running.figures()
-        assert figures is not None, self._running.failures
-        return Snapshot("latency", 0, 0, False, self._release, self._loaded.attached, figures)
+        return Snapshot("latency", 0, 0, False, self._release, self._loaded.attached, self._running.figures())
 
     def result(self) -> dict[str, Any]:
         """The JSON document."""
@@ -169,6 +165,10 @@ class LiveProbe:
     def programs(self) -> list[int]:
         """Descriptors of the attached programs."""
         return self._loaded.programs
+
+
+def _raise(error: ProbekitError) -> None:
+    raise error
 
 
 _ports = itertools.count(random.randrange(10_000, 28_000))

@@ -14,7 +14,7 @@ import pytest
 from probekit import AttachPlan, AttachPoint, KernelFacts, Observation, Way, kernel
 from probekit.compile import compile_plan
 from probekit.errors import CompileError, ProbekitError, VerifierError
-from probekit.load import Loaded
+from probekit.load import Gate, Loaded
 from probekit.testing import Harnesses
 
 SOURCES = Path(__file__).parent / "sources"
@@ -43,7 +43,7 @@ def refusal(source: Path) -> ProbekitError:
     facts = kernel.detect()
 
     def attach() -> None:
-        with Loaded(compile_plan(plan(source), facts), plan(source), facts) as loaded:
+        with Gate() as gate, Loaded(compile_plan(plan(source), facts), plan(source), facts, gate) as loaded:
             loaded.attach()
 
     with pytest.raises(ProbekitError) as caught:
@@ -131,5 +131,9 @@ def test_a_kernel_that_tells_no_lines_is_no_reason_to_fail() -> None:
     source = SOURCES / "null_check.bpf.c"
     facts: KernelFacts = kernel.detect()
     compiled = attrs.evolve(compile_plan(plan(source), facts), files=(), lines={})
-    with pytest.raises(VerifierError, match=r"remedy: .* may be NULL"), Loaded(compiled, plan(source), facts) as loaded:
+    with (
+        pytest.raises(VerifierError, match=r"remedy: .* may be NULL"),
+        Gate() as gate,
+        Loaded(compiled, plan(source), facts, gate) as loaded,
+    ):
         loaded.attach()
