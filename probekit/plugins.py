@@ -75,10 +75,7 @@ class Plugins:
 
     def infos(self, group: str, name: str) -> list[PluginInfo]:
         """What is installed of one name; more than one where packages contend for it."""
-        return [
-            PluginInfo(group, name, entry.value, *((dist.name, dist.version) if (dist := entry.dist) else ("?", "?")))
-            for entry in self.found.get((group, name), [])
-        ]
+        return [PluginInfo(group, name, entry.value, *_owner(entry)) for entry in self.found.get((group, name), [])]
 
     def config_type(self, group: str, name: str) -> type:
         """The configuration class of a plugin.
@@ -186,6 +183,14 @@ class Blaming:
         """Raises an error from what a plugin raised."""
         if isinstance(error, Exception) and not isinstance(error, ProbekitError):
             raise self.kind(f"{self.place()}: {_words(error)}", _WHERE) from error
+
+
+def _owner(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
+    """Name and version of the package that an entry point is of, from its metadata, which may not be readable now."""
+    try:
+        return (entry.dist.name, entry.dist.version) if entry.dist is not None else ("?", "?")
+    except OSError:
+        return ("?", "?")
 
 
 def _words(error: Exception) -> str:

@@ -205,8 +205,10 @@ class Running:
         return figures
 
     def _fail(self, cause: str, error: ProbekitError) -> None:
+        """Counts; says the first of a kind, because what fails once mostly goes on."""
         self._failures[cause] += 1
-        self.failed(error)
+        if self._failures[cause] == 1:
+            self.failed(error)
 
 
 class Blamed(Deferred):

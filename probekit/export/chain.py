@@ -49,7 +49,7 @@ class Link(threading.Thread):
     def __init__(
         self, name: str, exporter: Exporter, blaming: Callable[[str], Any], failed: Failed, told: Told
     ) -> None:
-        super().__init__(name=f"exporter {name}", daemon=True)
+        super().__init__(name=name, daemon=True)
         self.gone = False
         self._exporter = exporter
         self._blaming = blaming
@@ -168,8 +168,9 @@ class Watching:
         """Nothing is open."""
 
     def export(self, snapshot: Snapshot) -> None:
-        """Shows it."""
-        self._look(snapshot)
+        """Shows it; that it cannot be shown is no failure."""
+        with contextlib.suppress(OSError):
+            self._look(snapshot)
 
 
 class Chain:
@@ -213,4 +214,4 @@ class Chain:
 
 
 def _ignore(_: object) -> None:
-    """Progress that cannot be shown is no failure."""
+    """Nothing to tell."""

@@ -105,13 +105,35 @@ def test_a_broken_probe_leaves_another_one_running(environment: Environment, tmp
     done = environment.probekit(*arguments, cwd=tmp_path)
     assert done.returncode == DOWN
     check_message(done.stderr, "probe", "in_update", PROBES["in_update"], environment)
-    assert [path.name for path in tmp_path.iterdir()] == ["latency.json"]
+    whole, broken = (json.loads((tmp_path / f"{name}.json").read_text()) for name in ("latency", "in_update"))
+    assert "connections" in whole
+    assert broken["lost"]["batches_not_counted"] == 1  # what it could not take is missing in its figures, and said
+
+
+def test_a_probe_that_fails_in_a_snapshot_loses_that_snapshot_only(environment: Environment, tmp_path: Path) -> None:
+    (tmp_path / "run.toml").write_text('[run]\ninterval = "100ms"\n')
+    arguments = (
+        "run",
+        "in_second_snapshot",
+        "--config",
+        "run.toml",
+        "--duration",
+        "350ms",
+        "--export",
+        "json:out.json",
+    )
+    done = environment.probekit(*arguments, cwd=tmp_path)
+    assert done.returncode == DOWN
+    check_message(done.stderr, "probe", "in_second_snapshot", PROBES["in_snapshot"], environment)
+    document = json.loads((tmp_path / "out.json").read_text())
+    assert document["total_events"] > 2  # snapshots that were made: it went on after the one that failed
+    assert document["lost"]["snapshots_failed"] == 1
 
 
 def test_what_is_broken_and_not_used_does_no_harm(environment: Environment) -> None:
     listed = environment.probekit("list")
     assert listed.returncode == 0
-    assert listed.stdout.count("probekit-broken 0.1.0") == 25
+    assert listed.stdout.count("probekit-broken 0.1.0") == 26
     assert len(re.findall(r"^probe +dns ", listed.stdout, re.MULTILINE)) == 2
     done = environment.probekit("run", "latency", "--duration", "100ms", "--export", "json:/dev/null")
     assert (done.returncode, "error" in done.stderr) == (0, False), done.stderr

@@ -86,6 +86,16 @@ class _Writes(Aggregator):
             values[...] = 0
 
 
+class _SecondSnapshot(Aggregator):
+    made = 0
+
+    def snapshot(self):
+        self.made += 1
+        if self.made == 2:
+            fails()
+        return Figures({"total_events": self.made})
+
+
 whole = Plugin()
 unknown_hook = Plugin(probekit_atach=lambda: plan())
 unmarked_hook = Plugin()
@@ -103,6 +113,7 @@ in_aggregate = Plugin(probekit_aggregate=_raises)
 in_decoder = Plugin(probekit_decode=lambda: fails)
 in_update = Plugin(probekit_aggregate=lambda: _fails_in(Aggregator, "update"))
 in_snapshot = Plugin(probekit_aggregate=lambda: _fails_in(Aggregator, "snapshot"))
+in_second_snapshot = Plugin(probekit_aggregate=lambda: _SecondSnapshot())
 added_in_aggregate = Plugin(probekit_aggregate=_raises)
 added_in_update = Plugin(probekit_aggregate=lambda: _fails_in(Aggregator, "update"))
 added_in_snapshot = Plugin(probekit_aggregate=lambda: _fails_in(Aggregator, "snapshot"))
