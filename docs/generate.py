@@ -25,6 +25,19 @@ Made by `./dev docs` from the configuration classes. `probekit config init laten
 Nothing is coerced and no unknown key is passed over: a file that has one is refused, with the path, the value and what
 is allowed. Exporters run in the order of the file, and each gets every snapshot: one at each interval, one at the end.
 
+What exporters write is for its owner's eyes: new files have mode 0600. `json` and `csv` replace a file as a whole or
+leave it as it was; `jsonl` adds lines, and a file never ends within one. A pipe, a terminal or standard output whose
+reader takes nothing for 5 s is not waited for: that is an error, and the next snapshot is tried again. Standard output
+and other descriptors (`/dev/stdout`, `/dev/fd/3`) get the last snapshot only, but of `jsonl` all.
+
+Another user's file or pipe is not written to, and no link is followed that another user made or that is in another
+user's folder; root's links are. A new file in another user's folder is made. `force = true` in an exporter's table
+lifts this for its files; `--export` has no way to say it.
+
+Names that processes, cgroups or people chose may hold anything. In `json` and `jsonl` what is not printable is written
+as `\\u001b` and reads back the same; elsewhere it is shown as `\\x1b`. A text in `csv` that begins with `=`, `+`, `-`
+or `@` has a `'` before it, for the sake of spreadsheets; numbers have not.
+
 `[[aggregate]]` adds an aggregator of another package to a probe: `kind` names it, `probe` the probe, and further
 options are its own. Its figures come out with the probe's, with its name and a dot before each.
 

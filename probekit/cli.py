@@ -73,8 +73,6 @@ class Failures:
                 return
             self._said.add(error.message)
         _complain(error.message, error.hint)
-        if isinstance(error.__cause__, BrokenPipeError):
-            _quieten()
 
 
 def _say(words: str) -> None:

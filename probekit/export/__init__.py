@@ -7,5 +7,8 @@ from __future__ import annotations
 
 from .document import document, rounded, rows
 from .files import PATH_RULE, check_template, place, prepare, write
+from .safe import json_text, visible
 
-__all__ = ["PATH_RULE", "check_template", "document", "place", "prepare", "rounded", "rows", "write"]
+__all__ = [
+    "PATH_RULE", "check_template", "document", "json_text", "place", "prepare", "rounded", "rows", "visible", "write",
+]  # fmt: skip

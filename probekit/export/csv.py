@@ -14,6 +14,7 @@ from ..model import Snapshot, Table
 from ..options import option
 from . import files
 from .document import rounded, rows
+from .safe import cell, visible
 
 
 @frozen
@@ -21,18 +22,19 @@ class CsvConfig:
     """One table as CSV."""
 
     path: str = option("-", help="the file", allowed=files.PATH_RULE, check=files.check_template)
+    force: bool = option(False, help=files.FORCE_HELP)
     table: str = option("", help="which of the probe's tables; left out: its main one", example='"connections"')
 
 
 class CsvExporter:
-    """Writes the newest snapshot's table; to standard output only the last one."""
+    """Writes the newest snapshot's table; to what is open already, such as standard output, only the last one."""
 
     def __init__(self, config: CsvConfig) -> None:
         self._config = config
 
     def __enter__(self) -> CsvExporter:
         """Looks whether the file can be written."""
-        files.prepare(self._config.path)
+        files.prepare(self._config.path, self._config.force)
         return self
 
     def __exit__(
@@ -42,9 +44,9 @@ class CsvExporter:
 
     def export(self, snapshot: Snapshot) -> None:
         """Replaces the file."""
-        path = self._config.path
-        if snapshot.final or path != "-":
-            files.write(files.place(path, snapshot.probe), _text(self._table(snapshot)))
+        path = files.place(self._config.path, snapshot.probe)
+        if snapshot.final or not files.is_open(path):
+            files.write(path, _text(self._table(snapshot)), self._config.force)
 
     def _table(self, snapshot: Snapshot) -> Table:
         wanted = self._config.table
@@ -52,15 +54,15 @@ class CsvExporter:
         for table in tables:
             if wanted in ("", table.name):
                 return table
-        there = ", ".join(table.name for table in tables) or "none"
+        there = ", ".join(visible(table.name) for table in tables) or "none"
         raise ExportError(f"the probe {snapshot.probe} has no table {wanted or 'at all'} (there is: {there})")
 
 
 def _text(table: Table) -> str:
     out = io.StringIO(newline="")
-    writer = csv.DictWriter(out, [column.name for column in table.columns], lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rounded(row) for row in rows(table))
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow([cell(column.name) for column in table.columns])
+    writer.writerows([cell(value) for value in rounded(row).values()] for row in rows(table))
     return out.getvalue()
 
 

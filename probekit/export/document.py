@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import datetime
 import math
+from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
 from ..model import Attached, Distribution, Snapshot, Table
+from .safe import well_formed
 
 SCHEMA = "probekit/1"
 """Changes when a name in the document goes or changes its meaning."""
@@ -27,7 +29,7 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         **figures.summary,
     }
     for table in figures.tables:
-        result[table.name] = dict(zip((str(key) for key in table.key.tolist()), rows(table), strict=True))
+        result[table.name] = dict(zip(_keys(table), rows(table), strict=True))
     if figures.distributions:
         main = figures.distributions[0]
         result["histogram"] = {bucket.label: bucket.count for bucket in main.buckets}
@@ -56,7 +58,18 @@ def rounded(value: Any) -> Any:
         return round(value, 3) if math.isfinite(value) else None
     if isinstance(value, dict):
         return {key: rounded(entry) for key, entry in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [rounded(entry) for entry in value]
     return value
+
+
+def _keys(table: Table) -> Iterator[str]:
+    """The keys, unique: names that differ in bytes that are no text are the same text."""
+    seen: Counter[str] = Counter()
+    for key in table.key.tolist():
+        text = well_formed(str(key))
+        seen[text] += 1
+        yield text if seen[text] == 1 else f"{text} ({seen[text]})"
 
 
 def _distribution(distribution: Distribution) -> dict[str, Any]:

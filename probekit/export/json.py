@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from types import TracebackType
 
 from attrs import frozen
@@ -12,6 +11,7 @@ from ..model import Snapshot
 from ..options import option
 from . import files
 from .document import document
+from .safe import json_text
 
 
 @frozen
@@ -19,17 +19,18 @@ class JsonConfig:
     """One JSON document."""
 
     path: str = option("-", help="the file", allowed=files.PATH_RULE, check=files.check_template)
+    force: bool = option(False, help=files.FORCE_HELP)
 
 
 class JsonExporter:
-    """Writes the newest snapshot; to standard output only the last one."""
+    """Writes the newest snapshot; to what is open already, such as standard output, only the last one."""
 
     def __init__(self, config: JsonConfig) -> None:
-        self._path = config.path
+        self._config = config
 
     def __enter__(self) -> JsonExporter:
         """Looks whether the file can be written."""
-        files.prepare(self._path)
+        files.prepare(self._config.path, self._config.force)
         return self
 
     def __exit__(
@@ -39,9 +40,9 @@ class JsonExporter:
 
     def export(self, snapshot: Snapshot) -> None:
         """Replaces the file."""
-        if snapshot.final or self._path != "-":
-            text = json.dumps(document(snapshot), indent=2, ensure_ascii=False)
-            files.write(files.place(self._path, snapshot.probe), text + "\n")
+        path = files.place(self._config.path, snapshot.probe)
+        if snapshot.final or not files.is_open(path):
+            files.write(path, json_text(document(snapshot), indent=2) + "\n", self._config.force)
 
 
 @hook

@@ -2,22 +2,17 @@
 
 from __future__ import annotations
 
-import json
-import os
-import sys
-from contextlib import ExitStack
-from pathlib import Path
 from types import TracebackType
-from typing import TextIO
 
 from attrs import frozen
 
 from .. import hook
-from ..errors import ExportError
 from ..model import Snapshot
 from ..options import option
 from . import files
 from .document import document, rounded, rows
+from .lines import LineFile
+from .safe import json_text
 
 
 @frozen
@@ -25,29 +20,27 @@ class JsonlConfig:
     """JSON lines."""
 
     path: str = option("-", help="the file; lines are added to it", allowed=files.PATH_RULE, check=files.check_template)
+    force: bool = option(False, help=files.FORCE_HELP)
 
 
 class JsonlExporter:
     """Adds lines; each has a `record`: event or snapshot."""
 
     def __init__(self, config: JsonlConfig) -> None:
-        self._path = config.path
-        self._open: dict[str, TextIO] = {}
-        self._files = ExitStack()
+        self._config = config
+        self._files: dict[str, LineFile] = {}
 
     def __enter__(self) -> JsonlExporter:
         """Looks whether the file can be written."""
-        files.prepare(self._path)
+        files.prepare(self._config.path, self._config.force)
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Closes the files."""
-        try:
-            self._files.close()
-        except OSError as failure:
-            raise ExportError(f"{self._path}: {failure.strerror}") from failure
+        for file in self._files.values():
+            file.close()
 
     def export(self, snapshot: Snapshot) -> None:
         """Writes the lines, whole ones."""
@@ -55,27 +48,9 @@ class JsonlExporter:
         if snapshot.figures.stream is not None:
             lines = [{"record": "event", "probe": snapshot.probe, **row} for row in rows(snapshot.figures.stream)]
         lines.append({"record": "snapshot", **document(snapshot)})
-        try:
-            file = self._file(snapshot.probe)
-            file.writelines(json.dumps(rounded(line), ensure_ascii=False) + "\n" for line in lines)
-            file.flush()
-        except OSError as error:
-            path = files.place(self._path, snapshot.probe)
-            failed = self._open.pop(path, None)
-            if failed is not None:  # what is in its buffer has nowhere to go
-                with Path(os.devnull).open("w") as nowhere:
-                    os.dup2(nowhere.fileno(), failed.fileno())
-                failed.close()
-            raise ExportError(f"{path}: {error.strerror}") from error
-
-    def _file(self, probe: str) -> TextIO:
-        path = files.place(self._path, probe)
-        if path == "-":
-            return sys.stdout
-        if path not in self._open:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-            self._open[path] = self._files.enter_context(os.fdopen(descriptor, "a", encoding="utf-8"))
-        return self._open[path]
+        path = files.place(self._config.path, snapshot.probe)
+        file = self._files.setdefault(path, LineFile(path, self._config.force))
+        file.add([f"{json_text(rounded(line))}\n" for line in lines])
 
 
 @hook

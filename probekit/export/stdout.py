@@ -7,9 +7,10 @@ from types import TracebackType
 from attrs import frozen
 
 from .. import hook
-from ..errors import ExportError
 from ..model import Snapshot
 from ..options import option
+from . import files
+from .lines import LineFile
 
 
 @frozen
@@ -25,9 +26,11 @@ class StdoutExporter:
 
     def __init__(self, config: StdoutConfig) -> None:
         self._config = config
+        self._out = LineFile("-")
 
     def __enter__(self) -> StdoutExporter:
-        """Nothing to open."""
+        """Looks whether there is a standard output."""
+        files.prepare("-")
         return self
 
     def __exit__(
@@ -37,12 +40,12 @@ class StdoutExporter:
 
     def export(self, snapshot: Snapshot) -> None:
         """Prints the tables of the last snapshot; of streamed events each one as it comes."""
-        from .terminal import show
+        from . import terminal
 
-        try:
-            show(snapshot, self._config.rows, self._config.wide)
-        except OSError as error:
-            raise ExportError(f"standard output: {error.strerror}") from error
+        if snapshot.figures.stream is not None:
+            self._out.add(terminal.events(snapshot.figures.stream), "events")
+        if snapshot.final:
+            self._out.add([terminal.tables(snapshot, self._config.rows, self._config.wide)], "")
 
 
 @hook

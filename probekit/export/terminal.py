@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import sys
 from typing import Any
 
@@ -11,84 +12,84 @@ from rich.text import Text
 
 from ..model import Column, Distribution, Snapshot, Table
 from .document import attached_text
+from .safe import visible
 
 _PIPE_WIDTH = 10_000  # a pipe has no width: a row is a line
 
 
-class _Console(Console):
-    def on_broken_pipe(self) -> None:
-        """Rich would end the process, and with it the other exporters."""
-        raise
+def events(table: Table) -> list[str]:
+    """A line for each streamed event."""
+    names = [visible(column.name) for column in table.columns]
+    cells = zip(*(_cells(column) for column in table.columns), strict=True)
+    return ["  ".join(f"{name}={cell}" for name, cell in zip(names, row, strict=True)) + "\n" for row in cells]
 
 
-def show(snapshot: Snapshot, rows: int, wide: bool) -> None:
-    """Prints the tables of the last snapshot, and of streamed events each one as it comes.
+def tables(snapshot: Snapshot, rows: int, wide: bool) -> str:
+    """A snapshot's figures, coloured where standard output is a terminal, and as wide as that.
 
     Args:
-        snapshot: What to print.
+        snapshot: What to show.
         rows: At most so many of each table.
         wide: All columns of each table.
-
-    Raises:
-        OSError: Standard output cannot be written.
     """
-    width = None if sys.stdout.isatty() else _PIPE_WIDTH
-    console = _Console(file=sys.stdout, highlight=False, markup=False, emoji=False, width=width)
-    if snapshot.figures.stream is not None:
-        _print_stream(console, snapshot.figures.stream)
-    if snapshot.final:
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    console = Console(
+        file=io.StringIO(), force_terminal=terminal or None, width=None if terminal else _PIPE_WIDTH, highlight=False,
+        markup=False, emoji=False,
+    )  # fmt: skip
+    with console.capture() as shown:
         _print(console, snapshot, rows, wide)
-    sys.stdout.flush()
+    return shown.get()
 
 
 def _print(console: Console, snapshot: Snapshot, rows: int, wide: bool) -> None:
     figures = snapshot.figures
-    console.print(Text(f"{snapshot.probe}", "bold"), _summary(snapshot))
-    for distributions in (figures.distributions,) if figures.distributions else ():
-        console.print(_percentiles(distributions))
-        console.print(_histogram(distributions[0]))
+    console.print(_text(snapshot.probe, "bold"), _summary(snapshot))
+    for unit in dict.fromkeys(d.unit for d in figures.distributions):
+        console.print(_percentiles(unit, [d for d in figures.distributions if d.unit == unit]))
+    if figures.distributions:
+        console.print(_histogram(figures.distributions[0]))
     for table in figures.tables:
         console.print(_table(table, rows, wide))
     lost = {cause: count for cause, count in figures.lost.items() if count}
-    style = "bold red" if lost else "green"
-    text = ", ".join(f"{cause} {count:,}" for cause, count in lost.items()) or "nothing"
-    console.print(Text.assemble("lost: ", (text, style)))
+    text = ", ".join(f"{cause} {_figure(count)}" for cause, count in lost.items()) or "nothing"
+    console.print(Text.assemble("lost: ", _text(text, "bold red" if lost else "green")))
     attached = ", ".join(f"{a.observation}: {attached_text(a)}" for a in snapshot.attached)
-    console.print(Text(f"attached on {snapshot.kernel}: {attached}", "dim"))
+    console.print(_text(f"attached on {snapshot.kernel}: {attached}", "dim"))
 
 
-def _summary(snapshot: Snapshot) -> str:
+def _summary(snapshot: Snapshot) -> Text:
     parts = [f"{snapshot.taken - snapshot.started:.1f} s"]
     for name, value in snapshot.figures.summary.items():
         if isinstance(value, dict):
-            parts += [f"{key} {count:,}" for key, count in value.items() if count]
-        elif not isinstance(value, str) and value and name != "total_events":
-            parts.append(f"{name.replace('_', ' ')} {value:,}")
-    return " · ".join(parts)
+            parts += [f"{key} {_figure(count)}" for key, count in value.items() if count]
+        elif isinstance(value, (int, float)) and value and name != "total_events":
+            parts.append(f"{name.replace('_', ' ')} {_figure(value)}")
+    return _text(" · ".join(parts))
 
 
-def _percentiles(distributions: tuple[Distribution, ...]) -> RichTable:
+def _percentiles(unit: str, distributions: list[Distribution]) -> RichTable:
     table = RichTable(box=None, pad_edge=False, title_justify="left", header_style="bold")
-    table.add_column("µs")
+    table.add_column(_text("µs" if unit == "us" else unit))
     shown = [d for d in distributions if d.events]
     names = list(dict.fromkeys(name for d in shown for name in d.percentiles))
     for name in ("events", "min", "avg", "max", "std dev", *names):
-        table.add_column(name, justify="right")
+        table.add_column(_text(name), justify="right")
     for d in shown:
-        figures = (d.min, d.mean, d.max, d.std, *(d.percentiles[name] for name in names))
-        table.add_row(d.name, f"{d.events:,}", *(_number(figure) for figure in figures))
+        figures = (d.min, d.mean, d.max, d.std, *(d.percentiles.get(name) for name in names))
+        table.add_row(_text(d.name), f"{d.events:,}", *(_number(figure) for figure in figures))
     return table
 
 
 def _histogram(distribution: Distribution) -> RichTable:
     table = RichTable(box=None, pad_edge=False, header_style="bold")
-    table.add_column(distribution.name)
+    table.add_column(_text(distribution.name))
     table.add_column("events", justify="right")
     table.add_column("")
     most = max((bucket.count for bucket in distribution.buckets), default=0)
     for bucket in distribution.buckets:
         bar = "█" * round(40 * bucket.count / most) if most else ""
-        table.add_row(Text(bucket.label), f"{bucket.count:,}", bar or ("▏" if bucket.count else ""))
+        table.add_row(_text(bucket.label), f"{bucket.count:,}", bar or ("▏" if bucket.count else ""))
     return table
 
 
@@ -97,27 +98,34 @@ def _table(table: Table, rows: int, wide: bool) -> RichTable:
     columns = {column.name: column for column in table.columns}
     total = len(table.key)
     more = f" (the first {rows} of {total})" if total > rows else ""
-    shown = RichTable(box=None, pad_edge=False, title=f"{table.name}{more}", title_justify="left", header_style="bold")
+    shown = RichTable(
+        box=None, pad_edge=False, title=_text(f"{table.name}{more}"), title_justify="left", header_style="bold"
+    )
     for name in names:
-        shown.add_column(name, justify="left" if columns[name].label else "right", overflow="fold")
-    for row in range(min(total, rows)):
-        shown.add_row(*(Text(_cell(columns[name], row)) for name in names))
+        shown.add_column(_text(name), justify="left" if columns[name].label else "right", overflow="fold")
+    for row in zip(*(_cells(columns[name], rows) for name in names), strict=True):
+        shown.add_row(*map(Text, row))
     return shown
 
 
-def _print_stream(console: Console, table: Table) -> None:
-    for row in range(len(table.key)):
-        console.print("  ".join(f"{column.name}={_cell(column, row)}" for column in table.columns), soft_wrap=True)
+def _cells(column: Column, rows: int | None = None) -> list[str]:
+    """The first values of a column."""
+    values = column.values[:rows].tolist()
+    return [visible(str(value)) if column.label else _figure(value) for value in values]
 
 
-def _cell(column: Column, row: int) -> str:
-    value: Any = column.values[row].item()
-    if column.label:
-        return "".join(c if c.isprintable() else "�" for c in str(value))
-    return _number(value) if isinstance(value, float) else f"{value:,}"
+def _figure(value: Any) -> str:
+    if value is None or isinstance(value, float):
+        return _number(value)
+    return f"{value:,}" if isinstance(value, int) else visible(str(value))
 
 
 def _number(value: float | None) -> str:
     if value is None or value != value:
         return "-"
     return f"{value:,.1f}"
+
+
+def _text(text: str, style: str = "") -> Text:
+    """Text from a plugin, which may have it from outside."""
+    return Text(visible(text), style)

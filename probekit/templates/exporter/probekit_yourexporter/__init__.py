@@ -5,7 +5,7 @@ from typing import Any
 
 from attrs import frozen
 from probekit import Exporter, Snapshot, Table, hook, option
-from probekit.export import PATH_RULE, check_template, place, prepare, rounded, rows, write
+from probekit.export import PATH_RULE, check_template, place, prepare, rounded, rows, visible, write
 
 
 @frozen
@@ -45,7 +45,8 @@ def _markdown(table: Table) -> str:
 
 
 def _line(cells: list[Any]) -> str:
-    return "| " + " | ".join(str(cell).replace("|", "\\|") for cell in cells) + " |"
+    # Processes choose their names: visible() leaves no escape sequence and no end of a line in them.
+    return "| " + " | ".join(visible(str(cell)).replace("|", "\\|") for cell in cells) + " |"
 
 
 @hook
