@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.metadata
 import json
 import re
@@ -232,6 +233,7 @@ def _exporter(found: Plugins, name: str, kind: type, options: Mapping[str, Any])
         except Exception as error:
             yield f"export: {type(error).__name__}: {error}"
         if any(field.name == "path" for field in attrs.fields(kind)):
+            yield from _after_failure(found, name, config, Path(folder))
             nowhere = attrs.evolve(config, path=f"{folder}/missing/file")
             exporter = found.call(EXPORTERS, name, "probekit_export", exporter=name, config=nowhere)
             try:
@@ -243,6 +245,22 @@ def _exporter(found: Plugins, name: str, kind: type, options: Mapping[str, Any])
                 yield f"export: into a folder that is not there it raises {type(error).__name__}, no ExportError"
             else:
                 yield "export: that its folder is not there is not noticed before anything is measured (__enter__)"
+
+
+def _after_failure(found: Plugins, name: str, config: Any, folder: Path) -> Iterator[str]:
+    """Whether an exporter can be asked again once its folder, which was away for a snapshot, is back."""
+    here, away = folder / "here", folder / "away"
+    here.mkdir()
+    config = attrs.evolve(config, path=str(here / "{probe}"))
+    try:
+        with found.call(EXPORTERS, name, "probekit_export", exporter=name, config=config) as entered:
+            here.rename(away)
+            with contextlib.suppress(ExportError):
+                entered.export(sample(final=False))
+            away.rename(here)
+            entered.export(sample())
+    except Exception as error:
+        yield f"export: after a failure it cannot be asked again: {type(error).__name__}: {error}"
 
 
 def _in_folder(kind: type, name: str, folder: Path, options: Mapping[str, Any]) -> Any:

@@ -46,6 +46,11 @@ def probekit_config():
 def probekit_export(config):
     return Exporter(config)
 '''
+_FAILS_FOR_GOOD = """            from pathlib import Path
+            self.failed = getattr(self, "failed", False) or not Path(self.path).parent.is_dir()
+            if self.failed:
+                raise ExportError("failed")
+"""
 _PROBE = '''
 from pathlib import Path
 from attrs import frozen
@@ -135,6 +140,11 @@ def test_what_needs_the_kernel_is_said_to_be_unchecked(check: Check) -> None:
         ("prepare(self.path)", "place(self.path.removesuffix('/missing/file')[9999], '')", "export: IndexError"),
         ("prepare(self.path)", "open(self.path)", "export: FileNotFoundError"),
         ("print(table.name)", "int(table.columns[2].values[1])", "export: ValueError: cannot convert float NaN"),
+        (
+            "            print(table.name)",
+            _FAILS_FOR_GOOD,
+            "export: after a failure it cannot be asked again: ExportError",
+        ),
         ("@hook\ndef probekit_export", "def probekit_export", "hooks: exporter wig"),
     ],
 )
