@@ -192,6 +192,29 @@ def test_a_file_that_becomes_a_link_at_the_last_moment_is_not_followed(
     assert mine.read_text() == "mine"
 
 
+def test_a_file_that_another_user_puts_in_its_place_at_the_last_moment_is_not_added_to(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path, theirs = folder / "out", folder / "theirs"
+    path.write_text("")
+    theirs.write_text("theirs")
+    give(theirs)
+    give(folder)
+    look = places._look
+
+    def late(descriptor: int, name: str) -> os.stat_result | None:
+        status = look(descriptor, name)
+        if name == "out" and theirs.exists():
+            theirs.rename(path)
+        return status
+
+    with _FILES["jsonl"](path) as exporter:
+        monkeypatch.setattr(places, "_look", late)
+        with pytest.raises(ExportError, match="another file has taken its place"):
+            exporter.export(sample())
+    assert path.read_text() == "theirs"
+
+
 def test_temporary_files_of_others_are_left_alone(folder: Path) -> None:
     theirs = folder / ".out.probekit-0"
     theirs.write_text("theirs")
