@@ -421,7 +421,11 @@ class Joiner(Protocol):
 
 
 class Exporter(Protocol):
-    """Takes snapshots somewhere. Entered before the probes are attached, left after the last snapshot."""
+    """Takes snapshots somewhere. Entered before the probes are attached, left after the last snapshot.
+
+    All of it is called in a thread of its own. An exporter that has an attribute `replaces`, which is True, puts each
+    snapshot of a probe in place of the one before: one that still waits when the next one comes is left out.
+    """
 
     def __enter__(self) -> Exporter:
         """Opens what it writes to."""
@@ -432,7 +436,7 @@ class Exporter(Protocol):
         """Closes it."""
 
     def export(self, snapshot: Snapshot) -> None:
-        """Takes one snapshot of one probe."""
+        """Takes one snapshot of one probe; after an ExportError it is called again with the next one."""
 
 
 Decoder = Callable[[Batch], Columns]

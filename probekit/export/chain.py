@@ -52,6 +52,7 @@ class Link(threading.Thread):
         super().__init__(name=name, daemon=True)
         self.gone = False
         self._exporter = exporter
+        self._replaces = getattr(exporter, "replaces", False)
         self._blaming = blaming
         self._failed = failed
         self._told = told
@@ -92,7 +93,10 @@ class Link(threading.Thread):
         """Gives it a snapshot; returns at once."""
         with self._changed:
             mine = [waiting for waiting in self._waiting if waiting.probe == snapshot.probe]
-            if len(mine) >= _WAITING and not snapshot.final:
+            if self._replaces:
+                for waiting in mine:
+                    self._waiting.remove(waiting)
+            elif len(mine) >= _WAITING and not snapshot.final:
                 self._leave_out(mine[0])
             self._waiting.append(snapshot)
             self._changed.notify_all()

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import csv
 import io
+from collections.abc import Iterator
 from types import TracebackType
+from typing import Any
 
 from attrs import frozen
 
 from .. import hook
 from ..errors import ExportError
-from ..model import Snapshot, Table
+from ..model import Array, Snapshot, Table
 from ..options import option
 from . import files
-from .document import rounded, rows
+from .document import rounded
 from .safe import cell, visible
 
 
@@ -28,6 +30,8 @@ class CsvConfig:
 
 class CsvExporter:
     """Writes the newest snapshot's table; to what is open already, such as standard output, only the last one."""
+
+    replaces = True
 
     def __init__(self, config: CsvConfig) -> None:
         self._config = config
@@ -62,8 +66,14 @@ def _text(table: Table) -> str:
     out = io.StringIO(newline="")
     writer = csv.writer(out, lineterminator="\n")
     writer.writerow([cell(column.name) for column in table.columns])
-    writer.writerows([cell(value) for value in rounded(row).values()] for row in rows(table))
+    writer.writerows(zip(*(_cells(column.values) for column in table.columns), strict=True))
     return out.getvalue()
+
+
+def _cells(values: Array) -> Iterator[Any]:
+    """Each value of a column as a cell; text is what outsiders make."""
+    plain = values.tolist()
+    return map(cell, plain) if values.dtype.kind not in "biuf" else map(rounded, plain)
 
 
 @hook

@@ -17,8 +17,15 @@ SCHEMA = "probekit/1"
 
 def document(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot as JSON values: run, summary, tables by key, distributions by name."""
+    tables = {table.name: dict(zip(keys(table), rows(table), strict=True)) for table in snapshot.figures.tables}
+    whole = {**before_tables(snapshot), **tables, **after_tables(snapshot)}
+    return {name: rounded(value) for name, value in whole.items()}
+
+
+def before_tables(snapshot: Snapshot) -> dict[str, Any]:
+    """What the document has before its tables: the run, what was lost, the summary."""
     figures = snapshot.figures
-    result: dict[str, Any] = {
+    return {
         "schema": SCHEMA,
         "probe": snapshot.probe,
         "timestamp": datetime.datetime.fromtimestamp(snapshot.taken, datetime.timezone.utc).isoformat(),
@@ -28,14 +35,19 @@ def document(snapshot: Snapshot) -> dict[str, Any]:
         "lost": dict(figures.lost),
         **figures.summary,
     }
-    for table in figures.tables:
-        result[table.name] = dict(zip(_keys(table), rows(table), strict=True))
-    if figures.distributions:
-        main = figures.distributions[0]
-        result["histogram"] = {bucket.label: bucket.count for bucket in main.buckets}
-        result["percentiles"] = dict(main.percentiles)
-        result["distributions"] = {d.name: _distribution(d) for d in figures.distributions}
-    return {name: rounded(value) for name, value in result.items()}
+
+
+def after_tables(snapshot: Snapshot) -> dict[str, Any]:
+    """What the document has after its tables: the distributions, those of the first one by names of their own."""
+    distributions = snapshot.figures.distributions
+    if not distributions:
+        return {}
+    main = distributions[0]
+    return {
+        "histogram": {bucket.label: bucket.count for bucket in main.buckets},
+        "percentiles": dict(main.percentiles),
+        "distributions": {d.name: _distribution(d) for d in distributions},
+    }
 
 
 def rows(table: Table) -> Iterator[dict[str, Any]]:
@@ -63,13 +75,16 @@ def rounded(value: Any) -> Any:
     return value
 
 
-def _keys(table: Table) -> Iterator[str]:
+def keys(table: Table) -> list[str]:
     """The keys, unique: names that differ in bytes that are no text are the same text."""
+    texts = [well_formed(str(key)) for key in table.key.tolist()]
+    if len(set(texts)) == len(texts):
+        return texts
     seen: Counter[str] = Counter()
-    for key in table.key.tolist():
-        text = well_formed(str(key))
+    for place, text in enumerate(texts):
         seen[text] += 1
-        yield text if seen[text] == 1 else f"{text} ({seen[text]})"
+        texts[place] = text if seen[text] == 1 else f"{text} ({seen[text]})"
+    return texts
 
 
 def _distribution(distribution: Distribution) -> dict[str, Any]:

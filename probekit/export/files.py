@@ -185,7 +185,8 @@ def _remove_left_over(target: Place, name: str) -> None:
     with closing(os.open(name, _FLAGS, dir_fd=target.folder)) as descriptor:
         status = os.fstat(descriptor)
         ours = stat.S_ISREG(status.st_mode) and status.st_uid == os.geteuid()
-        if ours and _lock(descriptor) and os.fstat(descriptor).st_nlink:  # who removes it holds the lock
+        # who removes it, or gives it another name, holds the lock; its writer may have done so before we had it
+        if ours and _lock(descriptor) and os.path.samestat(status, os.stat(name, dir_fd=target.folder)):
             _remove(target, name)
 
 

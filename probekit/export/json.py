@@ -10,8 +10,7 @@ from .. import hook
 from ..model import Snapshot
 from ..options import option
 from . import files
-from .document import document
-from .safe import json_text
+from .json_document import pieces
 
 
 @frozen
@@ -24,6 +23,8 @@ class JsonConfig:
 
 class JsonExporter:
     """Writes the newest snapshot; to what is open already, such as standard output, only the last one."""
+
+    replaces = True
 
     def __init__(self, config: JsonConfig) -> None:
         self._config = config
@@ -42,7 +43,7 @@ class JsonExporter:
         """Replaces the file."""
         path = files.place(self._config.path, snapshot.probe)
         if snapshot.final or not files.is_open(path):
-            files.write(path, json_text(document(snapshot), indent=2) + "\n", self._config.force)
+            files.write(path, "".join(pieces(snapshot, {}, lines=True)), self._config.force)
 
 
 @hook

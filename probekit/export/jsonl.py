@@ -10,7 +10,8 @@ from .. import hook
 from ..model import Snapshot
 from ..options import option
 from . import files
-from .document import document, rounded, rows
+from .document import rounded, rows
+from .json_document import pieces
 from .lines import LineFile
 from .safe import json_text
 
@@ -46,11 +47,12 @@ class JsonlExporter:
         """Writes the lines, whole ones."""
         lines = []
         if snapshot.figures.stream is not None:
-            lines = [{"record": "event", "probe": snapshot.probe, **row} for row in rows(snapshot.figures.stream)]
-        lines.append({"record": "snapshot", **document(snapshot)})
+            events = ({"record": "event", "probe": snapshot.probe, **row} for row in rows(snapshot.figures.stream))
+            lines = [f"{json_text(rounded(event))}\n" for event in events]
+        lines.append("".join(pieces(snapshot, {"record": "snapshot"}, lines=False)))
         path = files.place(self._config.path, snapshot.probe)
         file = self._files.setdefault(path, LineFile(path, self._config.force))
-        file.add([f"{json_text(rounded(line))}\n" for line in lines])
+        file.add(lines)
 
 
 @hook

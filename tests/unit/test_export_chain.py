@@ -202,6 +202,23 @@ def test_who_does_not_keep_up_gets_the_newest_ones_and_that_is_said(failed: Fail
     assert len([error for error in failed.errors if "events of sample were left out" in error.message]) == left_out
 
 
+def test_one_whose_snapshots_replace_each_other_gets_the_newest_without_a_word(failed: Failed) -> None:
+    class Replaces(Blocks):
+        replaces = True
+
+    blocks = Replaces("export")
+    made = Chain([failed.link(blocks)], _looks)
+    assert made.open()
+    for snapshot in _snapshots(9):
+        made.put(snapshot)
+    blocks.let_go.set()
+    made.end([sample()])
+    assert len(blocks.taken) <= 2  # the one that it was at, and the last one
+    assert blocks.taken[-1].final
+    assert not failed.errors
+    assert not [line for line in failed.said if "keep up" in line]
+
+
 def test_a_snapshot_without_events_is_left_out_without_a_failure(failed: Failed) -> None:
     blocks = Blocks("export")
     made = Chain([failed.link(blocks, "slow")], _looks)

@@ -1,0 +1,87 @@
+"""The document of a snapshot as JSON text, in pieces, column by column.
+
+A table may have 100,000 rows. Made row by row, as values that are encoded then, its text takes several times as long,
+and a library that encodes all at once lets no other thread run meanwhile, such as the one that empties ring buffers.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+
+from ..model import Array, Snapshot, Table
+from .document import after_tables, before_tables, keys, rounded
+from .safe import harmless_json, json_text
+
+_ROWS = 1000  # rows of a piece
+_STEP = "  "
+_WHOLE = 1e12  # from here on a float has no thousandths worth rounding
+
+
+def pieces(snapshot: Snapshot, ahead: Mapping[str, Any], lines: bool) -> Iterator[str]:
+    """The text of `document(snapshot)`, a newline at its end.
+
+    Args:
+        snapshot: What to tell.
+        ahead: Members that come before the document's own.
+        lines: A line for each member and row; otherwise all is on one line.
+    """
+    outer, inner = (f"\n{_STEP}", f"\n{_STEP}{_STEP}") if lines else ("", "")
+    separator = "," if lines else ", "
+    yield "{"
+    first = True
+    for name, value in itertools.chain(ahead.items(), before_tables(snapshot).items()):
+        yield f"{'' if first else separator}{outer}{json_text(name)}: {_value(value, lines)}"
+        first = False
+    for table in snapshot.figures.tables:
+        yield f"{separator}{outer}{json_text(table.name)}: {{"
+        yield from _rows(table, separator, inner)
+        yield f"{outer if len(table.key) else ''}}}"
+    for name, value in after_tables(snapshot).items():
+        yield f"{separator}{outer}{json_text(name)}: {_value(value, lines)}"
+    yield "\n}\n" if lines else "}\n"
+
+
+def _value(value: Any, lines: bool) -> str:
+    text = json_text(rounded(value), indent=len(_STEP) if lines else None)
+    return text.replace("\n", f"\n{_STEP}") if lines else text
+
+
+def _rows(table: Table, separator: str, before: str) -> Iterator[str]:
+    """`"key": {"column": value, ...}` for each row."""
+    names = ", ".join(f"{json_text(column.name).replace('%', '%%')}: %s" for column in table.columns)
+    row = f"{before}%s: {{{names}}}"
+    texts = [map(_quoted, keys(table)), *(_column(column.values) for column in table.columns)]
+    values = zip(*texts, strict=True)
+    first = True
+    while chosen := list(itertools.islice(values, _ROWS)):
+        text = separator.join([row % each for each in chosen])
+        yield harmless_json(text if first else f"{separator}{text}")
+        first = False
+
+
+def _column(values: Array) -> Iterator[str]:
+    """Each value of a column as JSON."""
+    if values.dtype.kind == "f":
+        finite = np.isfinite(values)
+        exact = np.where(finite, values, 0.0)
+        fine = np.abs(exact) < _WHOLE
+        exact[fine] = np.round(exact[fine], 3)
+        texts = map(repr, exact.tolist())
+        if finite.all():
+            return texts
+        return (text if known else "null" for text, known in zip(texts, finite.tolist(), strict=True))
+    if values.dtype.kind == "b":
+        return ("true" if value else "false" for value in values.tolist())
+    if values.dtype.kind in "iu":
+        return map(str, values.tolist())
+    if values.dtype.kind == "U":
+        return map(_quoted, values.tolist())
+    return (json.dumps(rounded(value), ensure_ascii=False) for value in values.tolist())
+
+
+_quoted = json.encoder.encode_basestring
