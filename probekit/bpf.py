@@ -19,8 +19,7 @@ from .errors import MissingError
 from .kernel import KPROBE_PMU, libbcc_bpf
 from .model import Way
 
-# enum bpf_map_type, enum bpf_prog_type and enum bpf_attach_type of the kernel's uapi/linux/bpf.h
-MAP_TYPE_RINGBUF = 27
+# enum bpf_prog_type and enum bpf_attach_type of the kernel's uapi/linux/bpf.h
 _KPROBE, _SCHED_CLS, _XDP, _CGROUP_SKB, _TRACING, _NETFILTER = 2, 3, 6, 8, 26, 32
 _KINDS = {  # program type, attach type
     Way.KPROBE: (_KPROBE, 0),

@@ -4,23 +4,30 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import errno
+import functools
 import hashlib
-import json
+import os
 import struct
-import subprocess
 import sys
 import tempfile
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from .. import btf
 from ..btf import Types, named_ids, target_ids
 from ..errors import CompileError, MissingError
 from ..kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
-from ..model import LAYOUT, AttachPlan, MapSpec, Object, SourceKind, Way
-from . import headers, layouts, messages, prune, sources, worker
+from ..model import AttachPlan, Object, Way
+from . import agreement, contents, headers, layouts, messages, process, prune, scratch, sources
 from .cache import Cache, default_folder
 
-_FORMAT = "4"  # changes whenever an object of an older probekit cannot be loaded any more
+_FORMAT = "5"  # changes whenever an object of an older probekit cannot be loaded any more
+_RELEASE = "LINUX_VERSION_CODE"
+_BTF = Path(btf.__file__)
+_ELSEWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT)
+"""Why nothing can be written to a folder, though perhaps to another one."""
 
 
 def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = None) -> Object:
@@ -32,55 +39,83 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
         cache: Where objects are kept.
 
     Raises:
-        MissingError: bcc, bpftool or the kernel's BTF is missing.
-        CompileError: bcc refuses the source.
+        MissingError: bcc, bpftool, the kernel's BTF, or room for temporary files is missing.
+        CompileError: bcc refuses the source, the compiler fails, or plan and source do not agree.
     """
-    btf = kernel.btf
-    if btf is None:
+    agreement.check_plan(plan)
+    if kernel.btf is None:
         raise MissingError("this kernel has no BTF (/sys/kernel/btf/vmlinux is missing)", WITH_BTF)
     cache = cache or Cache(default_folder())
     cache.prepare()
+    cache.refuse_foreign_parents()
     libbcc = find_libbcc()
-    version = f"{libbcc.resolve().name}, {libbcc.stat().st_size} bytes"
+    version = _compiler(libbcc)
     key = object_key(plan, kernel)
     compiled = cache.load(key, version)
     if compiled is not None:
-        _check(plan, compiled)  # which sources a plan drains is no part of the key
-        return sources.located(compiled, plan)
-    tree = cache.tree(
-        _digest(kernel.btf_digest(), kernel.release, version, Path(headers.__file__).read_bytes()),
-        lambda out: headers.make(out, btf, kernel.release, libbcc),
-    )
-    types = Types(kernel.btf_bytes())
-    with tempfile.TemporaryDirectory(prefix="probekit-") as folder:
-        header = Path(folder, "types.h")
-        header.write_text(_needed_types(tree, plan, libbcc, types))
-        try:
-            compiled = _compile(plan, types, tree, header, key, version)
-        except CompileError:
-            header.write_text(_all_types(tree, plan, types))
-            compiled = _compile(plan, types, tree, header, key, version)
-    _check(plan, compiled)
+        with contextlib.suppress(CompileError):  # which sources a plan drains is no part of the key
+            agreement.check(plan, compiled)
+            return sources.located(compiled, plan)
+    cache.tidy()
+    compiled = _somewhere(cache, functools.partial(_made, plan, kernel, cache, libbcc, version, key))
+    agreement.check(plan, compiled)
     with contextlib.suppress(MissingError):  # the next start compiles again; this one need not fail
         cache.store(compiled)
     return sources.located(compiled, plan)
 
 
-def _check(plan: AttachPlan, compiled: Object) -> None:
-    """Refuses a plan that names what its C source has not."""
-    missing = [program for program in plan.programs() if program not in compiled.programs]
-    if missing:
-        raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
-    maps = {spec.name for spec in compiled.maps}
-    for source in plan.sources:
-        if source.map not in maps:
-            there = ", ".join(sorted(name for name in maps if not name.endswith(LAYOUT))) or "none"
-            raise CompileError(f"{plan.source} has no map {source.map}, which the plan drains (there is: {there})")
-        if source.kind is SourceKind.RING and source.map + LAYOUT not in maps:
-            raise CompileError(
-                f"{plan.source} does not say what the records of the ring buffer {source.map} are",
-                f"add LAYOUT({source.map}, struct ...) of programs.h after it",
-            )
+def _somewhere(cache: Cache, make: Callable[[Path], Object]) -> Object:
+    """What is made in a folder for temporary files: the system's, or where nothing can be written there, the cache."""
+    places = [cache.folder]
+    with contextlib.suppress(OSError):  # there is none, or all of them are full
+        places.insert(0, Path(tempfile.gettempdir()))
+    faults = []
+    for place in places:
+        scratch.sweep(place)
+        try:
+            with scratch.folder(place) as folder:
+                return make(folder)
+        except OSError as error:
+            if error.errno not in _ELSEWHERE:
+                raise
+            faults.append(f"{place}: {error.strerror}")
+    raise MissingError(
+        f"there is no room for temporary files ({'; '.join(faults)})",
+        "set TMPDIR to a folder that can be written and has 10 MB left",
+    )
+
+
+def _made(
+    plan: AttachPlan, kernel: KernelFacts, cache: Cache, libbcc: Path, version: str, key: str, folder: Path
+) -> Object:
+    """Compiles for a kernel, first with the types that the source seems to need."""
+    tree = _tree(kernel, cache, libbcc, version, folder)
+    types = Types(kernel.btf_bytes())
+    header = folder / "types.h"
+    header.write_text(_needed_types(tree, plan, libbcc, types))
+    try:
+        return _compile(plan, types, tree, header, key, version)
+    except _RefusedError:
+        header.write_text(_all_types(tree, plan, types))
+        return _compile(plan, types, tree, header, key, version)
+
+
+def _tree(kernel: KernelFacts, cache: Cache, libbcc: Path, version: str, folder: Path) -> Path:
+    """The kernel's headers, kept where they can be."""
+    assert kernel.btf is not None
+    make = functools.partial(headers.make, btf=kernel.btf, release=kernel.release, libbcc=libbcc)
+    key = _digest(kernel.btf_digest(), kernel.release, version, Path(headers.__file__).read_bytes())
+    try:
+        return cache.tree(key, make)
+    except OSError as error:
+        if error.errno not in _ELSEWHERE:
+            raise
+    make(folder)
+    return folder
+
+
+class _RefusedError(CompileError):
+    """bcc refuses the source as it is; with other types it may not."""
 
 
 def load_object(plan: AttachPlan, kernel: KernelFacts, folder: Path) -> Object:
@@ -89,22 +124,55 @@ def load_object(plan: AttachPlan, kernel: KernelFacts, folder: Path) -> Object:
     Raises:
         MissingError: There is none for this plan and this kernel, or it may have been changed by others.
     """
-    compiled = Cache(folder).load(object_key(plan, kernel))
+    agreement.check_plan(plan)
+    key = object_key(plan, kernel)
+    compiled = Cache(folder).load(key)
+    if compiled is None and Cache(folder).has(key):
+        raise MissingError(
+            f"{folder}/{key}.object is damaged, or may have been changed by others than user {os.geteuid()}",
+            "make it again with `probekit compile`; the folder and its files have to belong to the user who runs, and "
+            "to be writable by nobody else",
+        )
     if compiled is None:
         raise MissingError(
             f"{folder} has no object for this kernel, configuration and version of {plan.source.name}",
             "make one with `probekit compile ... --config FILE --btf BTF --output DIR`; the folder and its files have "
             "to belong to the user who runs, and to be writable by nobody else",
         )
+    agreement.check(plan, compiled)
     return sources.located(compiled, plan)
 
 
 def object_key(plan: AttachPlan, kernel: KernelFacts) -> str:
-    """A digest of all that an object depends on but the version of bcc."""
+    """A digest of all that an object depends on but the version of bcc.
+
+    Raises:
+        CompileError: The source includes what cannot be known without compiling it.
+    """
+    words = _words(plan)
     return _digest(
-        _FORMAT, sys.byteorder, kernel.machine, kernel.btf_digest(), sorted(plan.defines.items()), plan.programs(),
-        sorted(_targets(plan).items()), *(path.read_bytes() for path in sources.files(plan)),
+        _FORMAT, _own_code(), sys.byteorder, kernel.machine, kernel.btf_digest(),
+        kernel.release if _RELEASE in words else "", sorted(plan.defines.items()), plan.programs(),
+        sorted(_targets(plan).items()),
+        *(part for path in sources.files(plan) for part in (sources.portable(plan, str(path)), path.read_bytes())),
     )  # fmt: skip
+
+
+@functools.cache
+def _own_code() -> str:
+    """A digest of the code that objects are made by."""
+    return _digest(*(path.read_bytes() for path in sorted(Path(__file__).parent.glob("*.py"))), _BTF.read_bytes())
+
+
+def _compiler(libbcc: Path) -> str:
+    """What tells one bcc and LLVM from another: their libraries."""
+    return ", ".join(_libraries(libbcc.resolve()))
+
+
+def _libraries(libbcc: Path) -> Iterator[str]:
+    for path in (libbcc, *sorted(libbcc.parent.glob("libclang*.so*")), *sorted(libbcc.parent.glob("libLLVM*.so*"))):
+        status = path.stat()
+        yield f"{path.name}, {status.st_size} bytes of {status.st_mtime_ns}"
 
 
 def find_libbcc() -> Path:
@@ -166,30 +234,31 @@ def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str,
         ],
         "headers": str(tree),
     }
-    process = subprocess.run(
-        [sys.executable, "-I", worker.__file__], input=json.dumps(request), capture_output=True, text=True, check=False
-    )
-    if process.returncode == worker.NO_BCC:
-        raise MissingError(
-            f"Python's bcc is missing: {process.stderr.strip()}",
-            "install your distribution's python3-bpfcc, and make the virtual environment with "
-            "--system-site-packages; the package named bcc on PyPI is something else",
-        )
-    if process.returncode:
-        raise CompileError(*messages.explain(process.stderr, plan.source, sources.files(plan)))
-    answer = json.loads(process.stdout)
-    return Object(
-        key=key,
-        compiler=compiler,
-        maps=tuple(MapSpec(**spec) for spec in answer["maps"]),
-        programs={name: base64.b64decode(code) for name, code in answer["programs"].items()},
-        targets=target_ids(types, **_targets(plan)),
-        **_lines(answer["lines"], plan, process.stderr),
-    )
+    answer = process.ask(request)
+    if answer.refused:
+        raise _RefusedError(*messages.explain(answer.said, plan.source, sources.files(plan)))
+    try:
+        return _object(answer, plan, types, key, compiler)
+    except (ValueError, KeyError, TypeError, AttributeError) as error:  # whatever it is, it is no answer
+        raise CompileError(*process.nonsense(plan.source, str(error))) from None
 
 
-def _lines(lines: dict[str, list[tuple[int, str, int]]], plan: AttachPlan, said: str) -> dict[str, Any]:
-    """The fields `files` and `lines` of an object, of what the worker says about the source that bcc rewrote."""
+def _object(answer: process.Answer, plan: AttachPlan, types: Types, key: str, compiler: str) -> Object:
+    document = answer.document
+    files, lines = _lines(document["lines"], plan, answer.said)
+    return contents.from_json({
+        "key": key,
+        "compiler": compiler,
+        "maps": document["maps"],
+        "programs": document["programs"],
+        "targets": target_ids(types, **_targets(plan)),
+        "files": files,
+        "lines": lines,
+    })  # fmt: skip
+
+
+def _lines(lines: Any, plan: AttachPlan, said: str) -> tuple[list[str], dict[str, str]]:
+    """`files` and `lines` of an object as JSON, of what the worker says about the source that bcc rewrote."""
     source = plan.source
     written = messages.origins(source.read_text(encoding="utf-8"), messages.split(said, source)[1])
     files: dict[str, int] = {}
@@ -197,9 +266,12 @@ def _lines(lines: dict[str, list[tuple[int, str, int]]], plan: AttachPlan, said:
     for name, entries in lines.items():
         records = b""
         for instruction, file, line in entries:
-            if file == str(source) and line <= len(written):
+            if file == str(source) and 0 < line <= len(written):
                 line = written[line - 1]
             place = files.setdefault(sources.portable(plan, file), len(files))
-            records += struct.pack("=III", instruction, place, line)
-        packed[name] = records
-    return {"files": tuple(files), "lines": packed}
+            try:
+                records += struct.pack("=III", instruction, place, line)
+            except struct.error as error:
+                raise ValueError(f"lines of {name}: {error}") from None
+        packed[name] = base64.b64encode(records).decode()
+    return list(files), packed

@@ -12,9 +12,13 @@ import re
 import subprocess
 from pathlib import Path
 
+from .. import outside
 from ..errors import CompileError, MissingError
 from ..kernel import find_bpftool
+from . import process
 
+# bcc inserts bpf_probe_read_kernel where it finds that name in kallsyms, which only root is shown, and bpf_probe_read
+# elsewhere, which programs of many kinds may not call: an object has to be the same whoever compiles it.
 # preserve_access_index is off because bcc, not a loader, knows the offsets: they are this kernel's.
 _KCONFIG = """\
 #pragma once
@@ -30,7 +34,10 @@ _KCONFIG = """\
 #pragma clang diagnostic pop
 #define NULL ((void *)0)
 #define __always_inline inline __attribute__((always_inline))
+#define roundup_pow_of_two(n) ((n) < 2 ? 1UL : 1UL << (64 - __builtin_clzl((n) - 1)))
+#define BPF_FUNC_probe_read BPF_FUNC_probe_read_kernel
 """
+_GUARD = "__VMLINUX_H__"
 _VERSION = """\
 #pragma once
 #define LINUX_VERSION_CODE {code}
@@ -58,11 +65,7 @@ def make(out: Path, btf: Path, release: str, libbcc: Path) -> None:
     bpftool = find_bpftool()
     if bpftool is None:
         raise MissingError("bpftool is missing", "`probekit check` says how to install it")
-    command = [bpftool, "btf", "dump", "file", str(btf), "format", "c"]
-    try:
-        types = subprocess.run(command, check=True, capture_output=True, text=True).stdout
-    except subprocess.CalledProcessError as error:
-        raise CompileError(f"bpftool cannot read {btf}: {error.stderr.strip()}") from None
+    types = _types(bpftool, btf)
     named = {name.decode() for name in re.findall(rb"BPF_FUNC_(\w+)", libbcc.read_bytes())}
     missing = sorted(named - set(re.findall(r"BPF_FUNC_(\w+)", types)))
     version = re.match(r"(\d+)\.(\d+)(?:\.(\d+))?", release)
@@ -72,7 +75,32 @@ def make(out: Path, btf: Path, release: str, libbcc: Path) -> None:
     files["linux/kconfig.h"] = _KCONFIG + "".join(f"#define BPF_FUNC_{name} 0x7fffff\n" for name in missing)
     files["linux/version.h"] = _VERSION.format(code=(major << 16) + (minor << 8) + min(patch, 255))
     files["asm/page.h"] = "#pragma once\n#define PAGE_SIZE 4096\n"
-    for name, text in files.items():
+    for name, content in files.items():
         path = out / "include" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
+        path.write_text(content)
+
+
+def _types(bpftool: str, btf: Path) -> str:
+    """The kernel's types as C.
+
+    Raises:
+        CompileError: bpftool fails, does not end, or writes something else.
+    """
+    command = [bpftool, "btf", "dump", "file", str(btf), "format", "c"]
+    try:
+        done = subprocess.run(
+            command, check=False, capture_output=True, timeout=process.LIMIT_SECONDS, env=process.environment()
+        )
+    except subprocess.TimeoutExpired as error:
+        raise CompileError(
+            f"{bpftool} has not come to an end within {error.timeout:g} s of reading {btf}, and was killed",
+            "run `bpftool btf dump file FILE format c` by hand to see what keeps it",
+        ) from None
+    except OSError as error:
+        raise CompileError(f"{bpftool} cannot be run: {error.strerror}", "install it again") from None
+    types = outside.text(done.stdout)
+    if done.returncode or _GUARD not in types:
+        told = outside.text(done.stderr).strip() or f"it ends with status {done.returncode} and writes no types"
+        raise CompileError(f"{bpftool} cannot read {btf}: {told}", "`probekit check` says how to install bpftool")
+    return types

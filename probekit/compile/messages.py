@@ -21,6 +21,17 @@ _PLACE = re.compile(r"(?:error: )?(?P<file>[^\s:][^:]*):(?P<line>\d+):(?P<column
 _KIND = re.compile(r"(?:(?P<kind>fatal error|error|warning|note|remark): )?(?P<words>.*)")
 _MOST = 5
 
+_MAP = re.compile(r"could not open bpf map: (?P<name>\w+), error: (?P<reason>.+)")
+_RING_PAGES = """\
+    the number of pages of a ring buffer has to be a power of two, at least 1, and to fit the kernel's page size"""
+_MAP_SIZES = """\
+    entries have to be at least 1, a key of a hash at most 512 bytes, a value of a per-CPU map at most 32 KiB, a type
+    one that this kernel has (`bpftool feature probe` lists them)"""
+_NO_MEMORY = "give the map fewer entries"
+_NOT_PERMITTED = """\
+    run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the initial user namespace; before 5.11 maps count
+    against `ulimit -l`, too"""
+
 _CLASH = r"redefinition of (?:enumerator )?'(?P<name>\w+)'|typedef redefinition|conflicting types for '(?P<same>\w+)'"
 _REMEDIES = {
     _CLASH: """\
@@ -157,11 +168,30 @@ def explain(messages: str, source: Path, ours: Collection[Path]) -> tuple[str, s
     written = source.read_text(encoding="utf-8")
     found = complaints(head, files) + complaints(tail, files, origins(written, rewritten))
     if not found:
-        return f"bcc refuses {source}:\n{_without_noise(messages)}", ""
+        return _about_map(messages, source, ours) or (f"bcc refuses {source}:\n{_without_noise(tail or head)}", "")
     parts = [f"{c.file}:{c.line}:{c.column}: {c.words}" + _lines(c) for c in found[:_MOST]]
     if len(found) > _MOST:
         parts.append(f"and {len(found) - _MOST} more")
     return "bcc refuses the C source\n" + "\n".join(parts), _remedy(found, source)
+
+
+def _about_map(messages: str, source: Path, ours: Collection[Path]) -> tuple[str, str] | None:
+    """What to tell of a map that the kernel does not make for bcc; None where that is not the matter."""
+    refused = _MAP.search(messages)
+    if refused is None:
+        return None
+    name, reason = refused["name"], refused["reason"]
+    declaration = re.compile(rf"\b(?P<macro>BPF_\w+|LAYOUT)\s*\((?:[^;]*?,)?\s*{re.escape(name)}\s*[,)][^;]*")
+    place, macro = str(source), ""
+    for path in (source, *(path for path in ours if path != source)):
+        text = path.read_text(encoding="utf-8")
+        found = declaration.search(text)
+        if found:
+            place, macro = f"{path}:{text.count(chr(10), 0, found.start()) + 1}", found["macro"]
+            break
+    hints = {"Operation not permitted": _NOT_PERMITTED, "Cannot allocate memory": _NO_MEMORY}
+    hint = hints.get(reason, "") or (_RING_PAGES if macro.startswith("BPF_RINGBUF") else _MAP_SIZES)
+    return f"{place}: the kernel refuses the map {name}: {reason}", " ".join(hint.split())
 
 
 def _lines(complaint: Complaint) -> str:

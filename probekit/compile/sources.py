@@ -7,10 +7,14 @@ from pathlib import Path
 
 from attrs import evolve
 
+from ..errors import CompileError
 from ..model import AttachPlan, Object
 from ..paths import bpf_folder
 
-_INCLUDED = re.compile(r'^[ \t]*#[ \t]*include[ \t]*["<]([^">\n]+)[">]', re.MULTILINE)
+_INCLUDED = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">\n]+)[">]', re.MULTILINE)
+_COMPUTED = re.compile(
+    r"""^[ \t]*(?:#|%:)[ \t]*(?:include(?![ \t]*["<])|include_next|import|embed)[^\n]*""", re.MULTILINE
+)
 
 
 def folders(plan: AttachPlan) -> list[Path]:
@@ -19,15 +23,38 @@ def folders(plan: AttachPlan) -> list[Path]:
 
 
 def files(plan: AttachPlan) -> list[Path]:
-    """The source, and all that it includes of the author's files and of ours; no kernel headers."""
+    """The source, and all that it includes of the author's files and of ours; no kernel headers.
+
+    Raises:
+        CompileError: One of them cannot be read, or includes what only the preprocessor knows.
+    """
     found = [plan.source]
     for path in found:  # grows meanwhile
-        for name in _INCLUDED.findall(path.read_text(encoding="utf-8")):
-            places = (folder / name for folder in (path.parent, *folders(plan)))
+        text = _read(path)
+        computed = _COMPUTED.search(text)
+        if computed:
+            raise CompileError(
+                f"{path}: `{computed[0].strip()}`: what it includes cannot be known without compiling it",
+                'name the file: #include "FILE"; which of two it is may be chosen with #if around them',
+            )
+        for mark, name in _INCLUDED.findall(text):
+            near = [path.parent] if mark == '"' else []
+            places = (folder / name for folder in (*near, *folders(plan)))
             included = next((place for place in places if place.is_file()), None)
             if included is not None and included not in found:
                 found.append(included)
     return found
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except OSError as error:
+        raise CompileError(
+            f"{path} cannot be read: {error.strerror}", "the plan's source is the path of a C file"
+        ) from None
+    except UnicodeDecodeError:
+        raise CompileError(f"{path} is not written in UTF-8", "save it as UTF-8") from None
 
 
 def portable(plan: AttachPlan, file: str) -> str:

@@ -4,7 +4,8 @@
 
 It is run as a file, and imports nothing of probekit: every import here is part of a cold start. bcc makes the maps
 while it compiles, so this needs the privileges that a run needs. clang's messages go to standard error, and so does the
-source as bcc rewrote it, which `messages.py` reads. Exit status 1 stands for a refused source, 3 for no bcc.
+source as bcc rewrote it, which `messages.py` reads. Exit status 1 stands for a refused source, 3
+for no bcc.
 """
 
 from __future__ import annotations
@@ -18,10 +19,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-NO_BCC = 3
+NO_BCC, REFUSED = 3, 1  # LLVM itself exits with 1 where a program is too large
+_DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
+_KILL = 9
 _SHOW_REWRITTEN = 0x4  # bcc's DEBUG_PREPROCESSOR
 _SOCKET_FILTER = 1  # enum bpf_prog_type
 _RINGBUF = 27  # enum bpf_map_type; a ring buffer has neither keys nor values
+_KEYLESS = (22, 23, 30)  # queue, stack, bloom filter
 
 
 def describe(kind: Any) -> Any:
@@ -34,7 +38,7 @@ def describe(kind: Any) -> Any:
         names = [entry[0] for entry in kind._fields_]
         return {
             "names": names,
-            "formats": [describe(entry[1]) for entry in kind._fields_],
+            "formats": [f"bits{entry[2]}" if len(entry) > 2 else describe(entry[1]) for entry in kind._fields_],
             "offsets": [getattr(kind, name).offset for name in names],
             "itemsize": ctypes.sizeof(kind),
         }
@@ -42,6 +46,8 @@ def describe(kind: Any) -> Any:
         return "?"
     if kind is ctypes.c_char:
         return "S1"
+    if kind in (ctypes.c_float, ctypes.c_double):
+        return f"=f{ctypes.sizeof(kind)}"
     signed = kind(-1).value < 0
     return f"={'i' if signed else 'u'}{ctypes.sizeof(kind)}"
 
@@ -68,15 +74,9 @@ def source_lines(lib: Any, module: Any, name: bytes, instructions: int) -> list[
         records = ctypes.create_string_buffer(count * size)
         wanted = struct.pack("=148xIQ12xI", count, ctypes.addressof(records), size)
         _object_info(lib, program, wanted, 256)
-        types = lib.bpf_btf_get_fd_by_id(btf)
-        if types < 0:
+        blob = _types(lib, btf)
+        if blob is None:
             return []
-        try:
-            length = struct.unpack_from("=8xI", _object_info(lib, types, b"", 64))[0]
-            blob = ctypes.create_string_buffer(length)
-            _object_info(lib, types, struct.pack("=QI", ctypes.addressof(blob), length), 64)
-        finally:
-            os.close(types)
     finally:
         os.close(program)
     head, strings = struct.unpack_from("=4xI8xI", blob)
@@ -87,6 +87,23 @@ def source_lines(lib: Any, module: Any, name: bytes, instructions: int) -> list[
         if position >> 10:  # clang gives what it made itself line 0
             found.append((instruction, names[file : names.index(b"\0", file)].decode(), position >> 10))
     return found
+
+
+def _types(lib: Any, number: int) -> Any:
+    """The BTF of an id, through the descriptor that bcc has of it: asking for one takes CAP_SYS_ADMIN."""
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            if "btf" not in str(entry.readlink()):
+                continue
+        except OSError:
+            continue
+        types = int(entry.name)
+        length, found = struct.unpack_from("=8xII", _object_info(lib, types, b"", 64))
+        if found == number:
+            blob = ctypes.create_string_buffer(length)
+            _object_info(lib, types, struct.pack("=QI", ctypes.addressof(blob), length), 64)
+            return blob
+    return None
 
 
 def _object_info(lib: Any, fd: int, request: bytes, size: int) -> Any:
@@ -130,6 +147,9 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
         name = lib.bpf_table_name(module, i)
         spec = {field: function(module, i) for field, function in numbers.items()}
         for field, desc in (("key", lib.bpf_table_key_desc), ("value", lib.bpf_table_leaf_desc)):
+            if field == "key" and spec["type"] in _KEYLESS:
+                spec[field] = "=u4"
+                continue
             kind = BPF._decode_table_type(json.loads(desc(module, name)))
             if spec["type"] != _RINGBUF and ctypes.sizeof(kind) != spec[f"{field}_size"]:
                 raise ValueError(
@@ -149,14 +169,15 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
 
 def main() -> None:
     """Answers one request."""
+    ctypes.CDLL(None).prctl(_DIE_WITH_PARENT, _KILL)
     request = json.load(sys.stdin)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # bcc prints to standard output, too
     try:
         answer = compile_source(request)
     except Exception as error:
-        print(error, file=sys.stderr)
-        sys.exit(1)
+        print(str(error) or type(error).__name__, file=sys.stderr)
+        sys.exit(REFUSED)
     json.dump(answer, answers)
     answers.close()
 

@@ -9,8 +9,25 @@ from typing import Any
 import numpy as np
 
 from .. import bpf
+from ..errors import LoadError
+from ..map_types import drains, words
 from ..model import Array, Batch, LiveMap, Source
 from .layout import as_dtype, round8
+
+
+def _refuse_others(source: Source, live: LiveMap) -> None:
+    """Refuses a map that is not what the source is read as: the kernel would write past the end of the buffers.
+
+    Raises:
+        LoadError: Its type or the size of its values is another.
+    """
+    if not drains(source.kind, live.spec):
+        raise LoadError(
+            f"{words(live.spec.type)}, {source.map}, cannot be read as a source of kind {source.kind.value}"
+        )
+    size = as_dtype(live.value).itemsize
+    if size != live.spec.value_size:
+        raise LoadError(f"values of {source.map} have {live.spec.value_size} bytes, their layout {size}")
 
 
 def _slot(live: LiveMap) -> np.dtype[Any]:
@@ -23,6 +40,7 @@ class TableReader:
     """Reads the live slots of a mappable array, without a system call."""
 
     def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
+        _refuse_others(source, live)
         self._source = source
         slot = _slot(live)
         entries = live.spec.max_entries
@@ -49,6 +67,7 @@ class PerCpuReader:
     """Reads a per-CPU array: a batch of shape (CPUs, entries)."""
 
     def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
+        _refuse_others(source, live)
         self._source = source
         self._live = live
         self._cpus = cpus
@@ -71,9 +90,12 @@ class HashReader:
     """Reads all entries of a hash: a batch with the fields `key` and `value`."""
 
     def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
+        _refuse_others(source, live)
         self._source = source
         self._live = live
         self._entry = np.dtype([("key", as_dtype(live.spec.key)), ("value", as_dtype(live.value))])
+        if self._entry["key"].itemsize != live.spec.key_size:
+            raise LoadError(f"keys of {source.map} have {live.spec.key_size} bytes, their layout another size")
 
     def read(self) -> Batch | None:
         """Copies all entries."""

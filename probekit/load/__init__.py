@@ -21,6 +21,7 @@ import attrs
 from .. import bpf, namespaces
 from ..errors import AttachError, LoadError, VerifierError
 from ..kernel import PRIVILEGES, KernelFacts
+from ..map_types import MapType
 from ..model import LAYOUT, Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Observation, Refusal, Way
 from . import verifier
 from .gate import Gate, added
@@ -143,8 +144,7 @@ class Loaded:
         return sum(bpf.program_info(fd)["missed"] for fd in self.programs)
 
     def _make_map(self, spec: MapSpec, layout: MapSpec) -> LiveMap:
-        ring = spec.type == bpf.MAP_TYPE_RINGBUF
-        sizes = (0, 0) if ring else (spec.key_size, spec.value_size)
+        sizes = (0, 0) if spec.type == MapType.RINGBUF else (spec.key_size, spec.value_size)
         try:
             fd = bpf.create_map(spec.type, spec.name, *sizes, spec.max_entries, spec.flags)
         except OSError as error:
@@ -161,9 +161,13 @@ class Loaded:
             return
         live = self.maps["parameters"]
         value = bytearray(live.spec.value_size)
-        for name, layout, offset in zip(*(live.value[part] for part in ("names", "formats", "offsets")), strict=True):
+        places = dict(
+            zip(live.value["names"], zip(live.value["formats"], live.value["offsets"], strict=True), strict=True)
+        )
+        for name, number in self._plan.parameters.items():
+            layout, offset = places[name]
             size = int(layout[2:])
-            value[offset : offset + size] = self._plan.parameters[name].to_bytes(size, sys.byteorder)
+            value[offset : offset + size] = number.to_bytes(size, sys.byteorder, signed=layout[1] == "i")
         bpf.update(live.fd, bytes(live.spec.key_size), bytes(value))
 
     def _attach(self, observation: Observation) -> Attached:

@@ -14,7 +14,20 @@ from probekit.plugins import EXPORTERS, discover
 
 _ROOT = Path(probekit.__file__).parent
 _STAGES = ("config", "compile", "load", "drain", "decode", "aggregate", "export")
-_SHARED = {"", "model", "errors", "options", "kernel", "paths", "bpf", "btf", "namespaces", "outside"}
+_SHARED = {
+    "",
+    "model",
+    "errors",
+    "options",
+    "kernel",
+    "paths",
+    "bpf",
+    "btf",
+    "namespaces",
+    "outside",
+    "map_types",
+    "trust",
+}
 _ALL_STAGES = {"pipeline.py", "running.py", "measure.py", "cli.py", "check.py", "testing.py", "contract.py"}
 _MODULES = sorted(path for path in _ROOT.rglob("*.py") if "templates" not in path.relative_to(_ROOT).parts)
 _PROBE_FOLDERS = sorted(path.parent for path in _ROOT.parent.glob("probekit_*/__init__.py"))

@@ -1,0 +1,193 @@
+"""Whether a plan and its C source agree: programs, maps, what sources are read as, parameters, names of tracepoints.
+
+What is refused here would otherwise be found by the kernel without a word about the cause, be read as what it is not,
+or be read past the end of a buffer. All of it is an author's mistake, and nothing is loaded before it is looked for.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from .. import map_types
+from ..errors import CompileError
+from ..map_types import DECLARABLE, DECLARATIONS, MapType
+from ..model import LAYOUT, AttachPlan, MapSpec, Object, Source, SourceKind, Way
+
+_PARAMETERS = "parameters"
+_DECLARED_PARAMETERS = f"BPF_ARRAY({_PARAMETERS}, struct ..., 1);"
+_WHOLE = re.compile(r"=([iu])([1248])")
+_BIT_FIELD = re.compile(r"bits\d+")
+_QUALIFIED = re.compile(r"(?:\w+[:/])+(\w+)")
+_SYSTEM_CALL = re.compile(r"sys_(enter|exit)_\w+")
+_RECORD_HEAD = 8  # of a ring buffer: BPF_RINGBUF_HDR_SZ
+
+
+def check_plan(plan: AttachPlan) -> None:
+    """Refuses names that no kernel can have.
+
+    Raises:
+        CompileError: A tracepoint's name is that of tracefs, and not the kernel's own.
+    """
+    for point in (point for observation in plan.observations for point in observation.points):
+        if point.way is not Way.TRACEPOINT:
+            continue
+        qualified = _QUALIFIED.fullmatch(point.target)
+        name = qualified[1] if qualified else point.target
+        call = _SYSTEM_CALL.fullmatch(name)
+        if call:
+            number = "ctx[1] is the system call's number" if call[1] == "enter" else "ctx[1] is what it returns"
+            raise CompileError(
+                f"{point.target} is no raw tracepoint: single system calls have none, tracefs only shows them as if",
+                f"attach to sys_{call[1]}, which is run for every system call: {number}, ctx[0] the struct pt_regs",
+            )
+        if qualified:
+            raise CompileError(
+                f"{point.target} is a tracepoint's name in tracefs; the kernel's own is without the group before it",
+                f'AttachPoint(Way.TRACEPOINT, "{name}", ...); the program gets what TP_PROTO lists as ctx[0], ctx[1] '
+                "and so on",
+            )
+
+
+def check(plan: AttachPlan, compiled: Object) -> None:
+    """Refuses an object that is not what the plan takes it for.
+
+    Raises:
+        CompileError: With what does not agree, and what to declare.
+    """
+    missing = [program for program in plan.programs() if program not in compiled.programs]
+    if missing:
+        raise CompileError(f"{plan.source} has no function {', '.join(missing)}, which the plan attaches")
+    maps = {spec.name: spec for spec in compiled.maps}
+    for spec in maps.values():
+        _check_map(spec)
+    for source in plan.sources:
+        if source.map not in maps:
+            there = ", ".join(sorted(name for name in maps if not name.endswith(LAYOUT))) or "none"
+            raise CompileError(f"{plan.source} has no map {source.map}, which the plan drains (there is: {there})")
+        _check_source(plan, source, maps[source.map], maps.get(source.map + LAYOUT))
+    if plan.parameters:
+        _check_parameters(plan, maps.get(_PARAMETERS))
+
+
+def _check_map(spec: MapSpec) -> None:
+    if spec.type not in DECLARABLE:
+        raise CompileError(
+            f"the map {spec.name} is {map_types.words(spec.type)}, which user space would have to fill or to describe; "
+            "probekit does not",
+            map_types.instead(spec.type, spec.name),
+        )
+
+
+def _check_source(plan: AttachPlan, source: Source, spec: MapSpec, layout: MapSpec | None) -> None:
+    name, kind = source.map, source.kind
+    declared = f"declare {DECLARATIONS[kind].format(name=name)}"
+    if not map_types.drains(kind, spec):
+        if spec.type in map_types.DRAINED[kind]:
+            raise CompileError(f"the map {name} cannot be mapped, which a source of kind {kind.value} is", declared)
+        others = " or ".join(f"SourceKind.{other.name}" for other in map_types.kinds_of(spec))
+        raise CompileError(
+            f"the map {name} is {map_types.words(spec.type)}; a source of kind {kind.value} has to be {_either(kind)}",
+            f"{declared}{f' or drain it as {others}: Source({name!r}, {others})' if others else ''}",
+        )
+    if kind is SourceKind.RING:
+        _check_ring(plan, spec, layout)
+    records = layout if layout is not None and kind is SourceKind.RING else spec
+    parts = {"value": records.value, **({"key": spec.key} if kind is SourceKind.HASH else {})}
+    for part, described in parts.items():
+        _refuse_bit_fields(f"the {'record' if kind is SourceKind.RING else part} of {name}", described)
+    if kind is SourceKind.TABLE and source.live not in _names(spec.value):
+        there = ", ".join(_names(spec.value)) or "none, it is no struct"
+        raise CompileError(
+            f"a slot of {name} has no field {source.live!r}, which says whether it is in use (there is: {there})",
+            f'name a field that is 0 in free slots: Source("{name}", SourceKind.TABLE, live="...")',
+        )
+
+
+def _either(kind: SourceKind) -> str:
+    return " or ".join(map_types.words(each) for each in sorted(map_types.DRAINED[kind]))
+
+
+def _check_ring(plan: AttachPlan, spec: MapSpec, layout: MapSpec | None) -> None:
+    if layout is None:
+        raise CompileError(
+            f"{plan.source} does not say what the records of the ring buffer {spec.name} are",
+            f"add LAYOUT({spec.name}, struct ...) of programs.h after it",
+        )
+    needed = _RECORD_HEAD + (layout.value_size + 7) // 8 * 8
+    if needed > spec.max_entries:
+        raise CompileError(
+            f"the ring buffer {spec.name} has {spec.max_entries} bytes, and one record takes {needed}: none would ever "
+            "fit",
+            f"declare BPF_RINGBUF_OUTPUT({spec.name}, PAGES) with more pages, a power of two, or a smaller record",
+        )
+
+
+def _check_parameters(plan: AttachPlan, spec: MapSpec | None) -> None:
+    given = ", ".join(plan.parameters)
+    if spec is None:
+        raise CompileError(
+            f"{plan.source} has no map {_PARAMETERS} for the plan's parameters {given}",
+            f"declare {_DECLARED_PARAMETERS} with a field for each",
+        )
+    if spec.type != MapType.ARRAY or spec.max_entries != 1 or not _names(spec.value):
+        raise CompileError(
+            f"the map {_PARAMETERS} is {map_types.words(spec.type)} of {spec.max_entries} entries; it has to be an "
+            "array of one entry, a struct",
+            f"declare {_DECLARED_PARAMETERS}",
+        )
+    _refuse_bit_fields(f"the value of {_PARAMETERS}", spec.value)
+    fields = {name: form for name, form in zip(spec.value["names"], spec.value["formats"], strict=True)
+              if not _is_padding(name, form)}  # fmt: skip
+    for name in plan.parameters.keys() - fields.keys():
+        raise CompileError(
+            f"the map {_PARAMETERS} has no field {name}, which the plan gives (there is: {', '.join(fields)})",
+            "give the field and the parameter one name",
+        )
+    for name, form in fields.items():
+        whole = _WHOLE.fullmatch(form) if isinstance(form, str) else None
+        if whole is None:
+            raise CompileError(
+                f"the field {name} of {_PARAMETERS} is no whole number", "declare it u8, u16, u32 or u64"
+            )
+        if name not in plan.parameters:
+            raise CompileError(
+                f"the map {_PARAMETERS} has a field {name}, which the plan does not give (there is: {given})",
+                "give the plan's parameters a value for each field",
+            )
+        bits = int(whole[2]) * 8
+        low, high = (-(1 << bits - 1), (1 << bits - 1) - 1) if whole[1] == "i" else (0, (1 << bits) - 1)
+        if not low <= plan.parameters[name] <= high:
+            raise CompileError(
+                f"the parameter {name} = {plan.parameters[name]} does not fit its field of {bits} bits "
+                f"({low} to {high})",
+                "declare a wider field, or check the option's value in the probe's configuration",
+            )
+
+
+def _is_padding(name: str, form: Any) -> bool:
+    """What bcc puts where the compiler leaves a gap."""
+    return name.startswith("__pad_") and isinstance(form, str) and form.startswith("S")
+
+
+def _names(described: Any) -> list[str]:
+    return list(described["names"]) if isinstance(described, dict) else []
+
+
+def _refuse_bit_fields(what: str, described: Any) -> None:
+    for field in _bit_fields(described, ""):
+        raise CompileError(
+            f"{what} has a bit field, {field}, which user space cannot take apart",
+            "declare a whole number, u8 or wider, or put the bits into one with shifts",
+        )
+
+
+def _bit_fields(described: Any, name: str) -> Iterator[str]:
+    if isinstance(described, dict):
+        for inner, form in zip(described["names"], described["formats"], strict=True):
+            yield from _bit_fields(form, f"{name}.{inner}" if name else inner)
+    elif isinstance(described, (list, tuple)):
+        yield from _bit_fields(described[0], name)
+    elif _BIT_FIELD.fullmatch(described):
+        yield name
