@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Any
 
 NO_BCC, REFUSED = 3, 1  # LLVM itself exits with 1 where a program is too large
+# Where bcc is shown no kallsyms, it puts macros before the text that make bpf_probe_read of each of these; what it
+# inserts itself, headers.py leads back to bpf_probe_read_kernel.
+_AS_WRITTEN = "".join(f"#undef bpf_probe_read_{kind}\n" for kind in ("kernel", "kernel_str", "user", "user_str"))
 _DIE_WITH_PARENT = 1  # PR_SET_PDEATHSIG
 _KILL = 9
 _SHOW_REWRITTEN = 0x4  # bcc's DEBUG_PREPROCESSOR
@@ -139,7 +142,7 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
         numbers[name].restype = ctypes.c_size_t
 
     source = Path(request["source"])
-    text = f'#line 1 "{source}"\n' + source.read_text(encoding="utf-8")
+    text = _AS_WRITTEN + f'#line 1 "{source}"\n' + source.read_text(encoding="utf-8")
     bpf = BPF(text=text, cflags=request["cflags"], debug=_SHOW_REWRITTEN)
     module = bpf.module
     maps = []
