@@ -7,11 +7,11 @@ import functools
 import hashlib
 import os
 import platform
-import shutil
 from pathlib import Path
 
 from attrs import frozen
 
+from . import trust
 from .btf import Types
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
@@ -19,6 +19,7 @@ KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
 PRIVILEGES = "run as root (sudo), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
 WITH_BTF = "boot a kernel built with CONFIG_DEBUG_INFO_BTF; all current distributions' are"
 WITH_BCC = "install your distribution's python3-bpfcc; `probekit check` has the command"
+_WITH_TOOLS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 
 
@@ -123,5 +124,10 @@ def libbcc_bpf() -> ctypes.CDLL | None:
 
 
 def find_bpftool() -> str | None:
-    """The path of bpftool; distributions keep it where only root's PATH leads."""
-    return shutil.which("bpftool", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    """The path of bpftool, one that nobody but this user and root can change; None where there is none such.
+
+    Distributions keep it where only root's PATH leads. A folder that is not absolute is none of a user's choosing.
+    """
+    folders = [*os.environ.get("PATH", "").split(os.pathsep), *_WITH_TOOLS]
+    found = (Path(folder, "bpftool") for folder in folders if folder.startswith("/"))
+    return next((str(path) for path in found if trust.may_run(path)), None)

@@ -26,7 +26,7 @@ from . import kernel, pipeline, plugins
 from .compile import compile_plan
 from .config import structure
 from .contract import Unchecked, contract_faults, export, sample
-from .errors import AttachError, MissingError, ProbekitError, VerifierError
+from .errors import AttachError, InputError, MissingError, ProbekitError, VerifierError
 from .kernel import PRIVILEGES, KernelFacts
 from .measure import Begun
 from .model import Attached, AttachPlan, Batch, Decoder, LiveMap, Object, Snapshot
@@ -34,6 +34,8 @@ from .pipeline import Compiled, Planned
 from .plugins import AGGREGATORS, EXPORTERS, PROBES
 from .recording import Recording
 from .running import Part, Running, Sources, parts_of
+
+_RECORD_AGAIN = "if the probe has changed since this was recorded, `pytest --record` makes the recording again, as root"
 
 
 class Harness:
@@ -45,12 +47,12 @@ class Harness:
         kernel: Facts about this kernel.
     """
 
-    def __init__(self, name: str, options: dict[str, Any], aggregators: dict[str, dict[str, Any]]) -> None:
+    def __init__(self, name: str, options: Mapping[str, Any], aggregators: Mapping[str, Mapping[str, Any]]) -> None:
         self.name = name
         self.kernel: KernelFacts = kernel.detect()
         self._plugins = plugins.discover()
         document = {
-            "probe": {name: options},
+            "probe": {name: dict(options)},
             "aggregate": [{"kind": kind, "probe": name, **table} for kind, table in aggregators.items()],
         }
         types = [partial(self._plugins.config_type, group) for group in (PROBES, AGGREGATORS, EXPORTERS)]
@@ -76,16 +78,27 @@ class Harness:
         Args:
             batches: What was drained.
             maps: Of made-up batches, what `probekit_decode` gets: that of a recording.
+
+        Raises:
+            InputError: The probe cannot take them; a recording may be of an older version of it.
         """
-        if isinstance(batches, Recording):
-            maps = batches.maps
-            batches = batches.batches
+        if not isinstance(batches, Recording):
+            return self._replayed(batches, maps or {})
+        try:
+            return self._replayed(batches.batches, batches.maps)
+        except ProbekitError as error:
+            raise InputError(f"{error.message}\n{_RECORD_AGAIN}", _RECORD_AGAIN) from error
+
+    def _replayed(self, batches: Iterable[Batch], maps: Mapping[str, LiveMap]) -> Snapshot:
         decoders = {
-            source.map: self._decoder(source, maps[source.map])
-            for source in self.plan().sources
-            if maps is not None and source.map in maps
+            source.map: self._decoder(source, maps[source.map]) for source in self.plan().sources if source.map in maps
         }
         batches = list(batches)
+        unknown = {batch.source for batch in batches} - decoders.keys()
+        if unknown:
+            raise InputError(
+                f"the plan of {self.name} has no source {', '.join(sorted(unknown))}, or no map is given for it"
+            )
         began = batches[0].taken if batches else 0
         sources = Sources([], lambda: began)
         running = Running(self.name, _Nowhere(), sources, self._parts(began), _raise)  # type: ignore[arg-type]
@@ -154,15 +167,23 @@ class Live:
 Harnesses = Callable[..., Harness]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def probe_harness() -> Harnesses:
     """A function: `probe_harness("dns", port=53)` is the harness of a probe with these options.
 
-    The keyword `aggregators` adds some: `aggregators={"ports": {"most": 10}}`.
+    `probe_harness("dns", {"port": 53})` is the same, for options of any name. The keyword `aggregators` adds some:
+    `aggregators={"ports": {"most": 10}}`.
     """
 
-    def harness(name: str, aggregators: dict[str, dict[str, Any]] | None = None, **options: Any) -> Harness:
-        return Harness(name, options, aggregators or {})
+    def harness(
+        probe: str,
+        options: Mapping[str, Any] | None = None,
+        /,
+        *,
+        aggregators: Mapping[str, Mapping[str, Any]] | None = None,
+        **more: Any,
+    ) -> Harness:
+        return Harness(probe, {**(options or {}), **more}, aggregators or {})
 
     return harness
 
@@ -194,7 +215,7 @@ def assert_plugin_contract(
         pytest.skip(f"{kind} {name} keeps what could be checked here; not checked: {'; '.join(unchecked)}")
 
 
-def exported(name: str, *snapshots: Snapshot, **options: Any) -> None:
+def exported(name: str, /, *snapshots: Snapshot, **options: Any) -> None:
     """Sends snapshots through an installed exporter, as a run does.
 
     Args:

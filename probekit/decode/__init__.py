@@ -13,20 +13,25 @@ from ..model import Array, Batch, Columns
 
 
 def fields(batch: Batch) -> Columns:
-    """Every field of a structured batch as a column of its own; a struct within a struct is taken apart."""
+    """Every field of a batch as a column of its own; a struct within a struct is taken apart.
+
+    What is no struct is one column, `value`.
+    """
     return Columns(batch.source, _taken_apart(batch.data))
 
 
 def _taken_apart(data: Array) -> dict[str, Array]:
+    if data.dtype.names is None:
+        return {"value": data}
     columns: dict[str, Array] = {}
-    for name in data.dtype.names or ():
+    for name in data.dtype.names:
         columns |= _taken_apart(data[name]) if data[name].dtype.names else {name: data[name]}
     return columns
 
 
 def summed(batch: Batch) -> Columns:
-    """Every field of a per-CPU batch, summed over the CPUs: a row for each entry."""
-    return Columns(batch.source, {name: batch.data[name].sum(axis=0) for name in batch.data.dtype.names or ()})
+    """Every field of a per-CPU batch, as `fields` has them, summed over the CPUs: a row for each entry."""
+    return Columns(batch.source, {name: values.sum(axis=0) for name, values in _taken_apart(batch.data).items()})
 
 
 def address_text(addresses: Array) -> Array:

@@ -62,6 +62,34 @@ def test_a_new_probe_comes_out_of_a_new_exporter(fresh: tuple[Environment, Path]
     assert re.search(r"^\| sleep \| [1-9]\d* \| 4\d\d\.", (tmp_path / "out.md").read_text(), re.MULTILINE)
 
 
+def test_after_a_change_of_the_c_source_the_recording_is_made_again_by_one_command(
+    fresh: tuple[Environment, Path], tmp_path: Path
+) -> None:
+    environment, _ = fresh
+    assert environment.probekit("new", "probe", "changed", cwd=tmp_path).returncode == 0
+    package = tmp_path / "probekit-changed"
+    source, aggregate, test = (
+        package / path
+        for path in ("probekit_changed/changed.bpf.c", "probekit_changed/aggregate.py", "tests/test_changed.py")
+    )
+    source.write_text(
+        source.read_text()
+        .replace("  u64 age; /* ns, sum */", "  u64 age; /* ns, sum */\n  u64 exits;")
+        .replace("__sync_fetch_and_add(&command->age, age);", "command->exits += 1;", 1)
+    )
+    aggregate.write_text(aggregate.read_text().replace('self._commands["age"] / np', 'self._commands["exits"] / np', 1))
+    test.write_text(
+        re.sub(r"\n\ndef test_(?!figures_of_a_rec)\w+\(.*?(?=\n\n\n|\Z)", "\n", test.read_text(), flags=re.DOTALL)
+    )
+    environment.install(package)
+    done = environment.module("pytest", "-q", cwd=package)
+    assert done.returncode == 1
+    assert "`pytest --record` makes the recording again" in done.stdout
+    done = environment.module("pytest", "-q", "--record", cwd=package)
+    assert done.returncode == 0, done.stdout
+    assert environment.module("pytest", "-q", cwd=package).returncode == 0
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -13,7 +13,7 @@ from probekit.compile import agreement, compile_plan, load_object
 from probekit.compile.cache import Cache
 from probekit.drain import open_reader
 from probekit.errors import CompileError, LoadError
-from probekit.load import Loaded
+from probekit.load import Gate, Loaded
 from probekit.map_types import MapType
 from probekit.model import LiveMap, MapSpec, Object
 
@@ -111,7 +111,7 @@ def test_what_user_space_would_have_to_fill_is_refused_also_where_it_is_no_sourc
 def test_what_programs_use_alone_is_made_as_it_is(compiled: Any, declared: str, tmp_path: Path) -> None:
     made = compiled(_DECLARED[declared])
     plan = _plan(tmp_path, _DECLARED[declared])
-    with Loaded(made, plan, kernel.detect()) as loaded:
+    with Gate() as gate, Loaded(made, plan, kernel.detect(), gate) as loaded:
         loaded.attach()
         assert "it" in loaded.maps
 
@@ -203,7 +203,7 @@ def test_parameters_of_any_width_and_sign_arrive(compiled: Any, tmp_path: Path) 
     parameters = {"small": 255, "below": -5, "large": 1 << 31, "middle": -300}
     made = compiled(types, parameters=parameters)
     plan = AttachPlan(tmp_path / "it.bpf.c", (Observation("exit", _POINTS),), (), parameters=parameters)
-    with Loaded(made, plan, kernel.detect()) as loaded:
+    with Gate() as gate, Loaded(made, plan, kernel.detect(), gate) as loaded:
         raw = bpf.lookup(loaded.maps["parameters"].fd, bytes(4), 16)
     assert raw[:8] == (-5).to_bytes(8, "little", signed=True)
     assert (raw[8], int.from_bytes(raw[10:12], "little", signed=True)) == (255, -300)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import struct
+import subprocess
+import sys
+import time
 from pathlib import Path
+from typing import IO, cast
 
 import attrs
 import pytest
 
 from probekit.compile import cache as cache_module
+from probekit.compile import scratch
 from probekit.compile.cache import Cache, decode, default_folder, encode
 from probekit.errors import MissingError
 from probekit.model import MapSpec, Object
@@ -261,3 +267,109 @@ def test_another_object_replaces_the_one_of_the_same_key(cache: Cache) -> None:
     changed = attrs.evolve(_OBJECT, targets={})
     cache.store(changed)
     assert cache.load(_KEY) == changed
+
+
+def test_a_file_is_checked_as_it_was_opened_and_a_pipe_holds_nobody_up(cache: Cache) -> None:
+    os.mkfifo(cache.folder / f"{_KEY}.object", 0o600)
+    assert cache.load(_KEY) is None
+
+
+@_root
+@pytest.mark.parametrize("mode", [0o755, 0o777, 0o1777])
+def test_a_cache_below_a_folder_of_another_user_is_refused(tmp_path: Path, mode: int) -> None:
+    theirs = tmp_path / "theirs"
+    cache = Cache(theirs / "deeper" / "cache")
+    cache.prepare()
+    cache.refuse_foreign_parents()
+    os.chown(theirs, 12345, 12345)
+    theirs.chmod(mode)
+    with pytest.raises(MissingError, match=f"{theirs} belongs to user 12345") as caught:
+        cache.refuse_foreign_parents()
+    assert "XDG_CACHE_HOME" in caught.value.hint
+
+
+@pytest.mark.parametrize("mode", [0o757, 0o777])
+def test_a_cache_below_a_folder_that_others_may_write_is_refused_unless_it_is_sticky(tmp_path: Path, mode: int) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    shared.chmod(mode)
+    cache = Cache(shared / "cache")
+    cache.prepare()
+    with pytest.raises(MissingError, match=f"{shared} can be written by others"):
+        cache.refuse_foreign_parents()
+    shared.chmod(mode | stat.S_ISVTX)
+    cache.refuse_foreign_parents()
+
+
+def test_a_link_among_the_parents_is_followed_to_where_it_leads(tmp_path: Path) -> None:
+    (tmp_path / "open").mkdir()
+    (tmp_path / "open").chmod(0o777)
+    (tmp_path / "open" / "inner").mkdir(mode=0o700)
+    (tmp_path / "link").symlink_to(tmp_path / "open" / "inner")
+    with pytest.raises(MissingError, match=f"{tmp_path / 'open'} can be written by others"):
+        Cache(tmp_path / "link" / "cache").refuse_foreign_parents()
+
+
+@pytest.mark.parametrize("harm", ["changed", "gone", "added", "empty"])
+def test_a_damaged_tree_is_made_again(cache: Cache, harm: str) -> None:
+    file = cache.tree("one", _make) / "include" / "vmlinux.h"
+    if harm == "changed":
+        file.write_text("typos")
+    elif harm == "gone":
+        file.unlink()
+    elif harm == "added":
+        file.with_name("other.h").touch()
+    else:
+        shutil.rmtree(file.parent)
+    tree = cache.tree("one", _make)
+    assert [path.name for path in (tree / "include").iterdir()] == ["vmlinux.h"]
+    assert (tree / "include" / "vmlinux.h").read_text() == "types"
+    assert [path.name for path in cache.folder.iterdir()] == ["headers-one"]
+    cache.tree("one", _never)
+
+
+def test_what_was_not_used_for_a_month_goes_and_what_was_stays(cache: Cache) -> None:
+    old = time.time() - 31 * 86400
+    for key in ("used", "unused"):
+        cache.store(attrs.evolve(_OBJECT, key=key))
+        cache.tree(key, _make)
+    for path in cache.folder.iterdir():
+        os.utime(path, (old, old))
+    assert cache.load("used") is not None
+    cache.tree("used", _never)
+    cache.tidy()
+    assert {path.name for path in cache.folder.iterdir()} == {"used.object", "headers-used"}
+
+
+_LEAVES = """
+import os, sys
+from pathlib import Path
+from probekit.compile import scratch
+with scratch.folder(Path(sys.argv[1])) as folder:
+    (folder / "types.h").write_text("half of them")
+    print(folder.name, flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_left_goes_and_what_a_live_one_uses_stays(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", _LEAVES, str(tmp_path)]
+    both = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(2)]
+    names = [cast("IO[bytes]", process.stdout).readline().decode().strip() for process in both]
+    strangers = tmp_path / "probekit-report"
+    strangers.mkdir()
+    both[0].kill()
+    both[0].communicate()
+    scratch.sweep(tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {names[1], strangers.name}
+    both[1].communicate()
+    assert {path.name for path in tmp_path.iterdir()} == {strangers.name}
+
+
+@_root
+def test_what_another_user_left_is_not_touched(tmp_path: Path) -> None:
+    path = tmp_path / scratch.fresh_name()
+    path.mkdir()
+    os.chown(path, 12345, 12345)
+    scratch.sweep(tmp_path)
+    assert path.exists()

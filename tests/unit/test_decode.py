@@ -12,11 +12,26 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probekit import Batch
-from probekit.decode import address_text, endpoint_text, fields, text
+from probekit.decode import address_text, endpoint_text, fields, summed, text
 from probekit.model import Array
 
 _INNER = np.dtype([("port", "u2"), ("address", "u1", 16)])
 _OUTER = np.dtype([("time", "u8"), ("peer", _INNER), ("name", "S4")])
+
+
+def test_a_batch_of_plain_numbers_is_one_column() -> None:
+    numbers = np.array([[1, 2, 3], [10, 20, 30]], "u8")
+    assert summed(Batch("counts", numbers)).values["value"].tolist() == [11, 22, 33]
+    assert fields(Batch("counts", numbers[0])).values["value"].tolist() == [1, 2, 3]
+
+
+def test_a_struct_within_a_struct_is_summed_field_by_field() -> None:
+    inner = np.dtype([("low", "u4"), ("high", "u4")])
+    batch = np.zeros((2, 1), np.dtype([("all", "u8"), ("parts", inner)]))
+    batch["parts"]["low"] = 3
+    assert {name: values.tolist() for name, values in summed(Batch("counts", batch)).values.items()} == {
+        "all": [0], "low": [6], "high": [0],
+    }  # fmt: skip
 
 
 def _addresses(*texts: str) -> Array:
