@@ -51,6 +51,8 @@ class MapType(enum.IntEnum):
 
 MMAPABLE = 1 << 10
 """BPF_F_MMAPABLE: user space may map the map's memory (5.5)."""
+ONE_SIDED = 1 << 3 | 1 << 4
+"""BPF_F_RDONLY and BPF_F_WRONLY: what of a map user space may not do."""
 
 _WORDS = {
     MapType.HASH: "a hash", MapType.ARRAY: "an array", MapType.PERF_EVENT_ARRAY: "a perf event array",

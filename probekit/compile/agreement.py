@@ -12,7 +12,7 @@ from typing import Any
 
 from .. import map_types
 from ..errors import CompileError
-from ..map_types import DECLARABLE, DECLARATIONS, MapType
+from ..map_types import DECLARABLE, DECLARATIONS, ONE_SIDED, MapType
 from ..model import LAYOUT, AttachPlan, MapSpec, Object, Source, SourceKind, Way
 
 _PARAMETERS = "parameters"
@@ -91,6 +91,7 @@ def _check_source(plan: AttachPlan, source: Source, spec: MapSpec, layout: MapSp
             f"the map {name} is {map_types.words(spec.type)}; a source of kind {kind.value} has to be {_either(kind)}",
             f"{declared}{f' or drain it as {others}: Source({name!r}, {others})' if others else ''}",
         )
+    _refuse_one_sided(spec)
     if kind is SourceKind.RING:
         _check_ring(plan, spec, layout)
     records = layout if layout is not None and kind is SourceKind.RING else spec
@@ -102,6 +103,14 @@ def _check_source(plan: AttachPlan, source: Source, spec: MapSpec, layout: MapSp
         raise CompileError(
             f"a slot of {name} has no field {source.live!r}, which says whether it is in use (there is: {there})",
             f'name a field that is 0 in free slots: Source("{name}", SourceKind.TABLE, live="...")',
+        )
+
+
+def _refuse_one_sided(spec: MapSpec) -> None:
+    if spec.flags & ONE_SIDED:
+        raise CompileError(
+            f"the map {spec.name} is declared with BPF_F_RDONLY or BPF_F_WRONLY, so that user space may not use it",
+            "those flags are about user space; BPF_F_RDONLY_PROG and BPF_F_WRONLY_PROG are about programs",
         )
 
 
@@ -137,6 +146,7 @@ def _check_parameters(plan: AttachPlan, spec: MapSpec | None) -> None:
             "array of one entry, a struct",
             f"declare {_DECLARED_PARAMETERS}",
         )
+    _refuse_one_sided(spec)
     _refuse_bit_fields(f"the value of {_PARAMETERS}", spec.value)
     fields = {name: form for name, form in zip(spec.value["names"], spec.value["formats"], strict=True)
               if not _is_padding(name, form)}  # fmt: skip

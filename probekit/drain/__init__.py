@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Protocol
 
+from ..errors import LoadError
 from ..model import Batch, LiveMap, Source, SourceKind
 from .maps import HashReader, PerCpuReader, TableReader
 from .ring import RingReader
@@ -35,8 +36,14 @@ def open_reader(source: Source, live: LiveMap, cpus: int) -> Reader:
         source: What it is.
         live: The map behind it.
         cpus: Possible CPUs.
+
+    Raises:
+        LoadError: The map is not what the source is read as, or the kernel does not let it be read.
     """
-    return _READERS[source.kind](source, live, cpus)
+    try:
+        return _READERS[source.kind](source, live, cpus)
+    except OSError as error:
+        raise LoadError(f"the map {source.map} cannot be read: {error.strerror}") from error
 
 
 __all__ = ["Reader", "RingReader", "open_reader"]

@@ -162,6 +162,14 @@ def test_pages_that_no_ring_buffer_can_have_are_told_with_the_line_and_the_rule(
     assert "power of two" in caught.value.hint
 
 
+@pytest.mark.parametrize("flag", ["BPF_F_RDONLY", "BPF_F_WRONLY"])
+def test_a_source_that_user_space_may_not_use_is_refused(compiled: Any, flag: str) -> None:
+    declared = f'BPF_F_TABLE("hash", u32, struct value, it, 8, {flag});'
+    with pytest.raises(CompileError, match="so that user space may not use it"):
+        compiled(declared, Source("it", SourceKind.HASH))
+    assert compiled(declared).maps
+
+
 def test_a_table_needs_a_field_that_says_what_is_in_use(compiled: Any) -> None:
     for live in ("", "slto"):
         with pytest.raises(CompileError, match=rf"has no field '{live}'.*there is: slot"):
