@@ -36,6 +36,7 @@ _KINDS = {  # program type, attach type
 }
 _KPROBE_ENTRY = 0
 _PIPE = 1 << 16
+_BATCH = 1 << 16  # entries
 LOG_INSTRUCTIONS, LOG_WORDS = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS of the kernel's bpf_verifier.h
 _LOG_SIZES = {LOG_INSTRUCTIONS: (1 << 24) - 1, LOG_WORDS: 1 << 16}  # all kernels take up to UINT_MAX >> 8
 _PROG_TEST_RUN, _PROG_GET_FD_BY_ID, _LINK_CREATE, _ENABLE_STATS = 10, 13, 28, 32
@@ -357,18 +358,18 @@ def items(fd: int, key_size: int, value_size: int, entries: int) -> tuple[bytes,
 
 def _items_in_batches(fd: int, key_size: int, value_size: int, entries: int) -> tuple[bytes, bytes]:
     keys, values = bytearray(), bytearray()
-    size = max(entries, 1024)  # a batch has to hold the fullest bucket
-    key_buffer, value_buffer = (
-        ctypes.create_string_buffer(size * key_size),
-        ctypes.create_string_buffer(size * value_size),
-    )
+    size = min(max(entries, 1024), _BATCH)
     position, following = None, ctypes.create_string_buffer(max(key_size, 8))
     while True:
+        key_buffer, value_buffer = (ctypes.create_string_buffer(size * each) for each in (key_size, value_size))
         count = ctypes.c_uint32(size)
         try:
             _call(_library().bpf_lookup_batch, fd, position, following, key_buffer, value_buffer, ctypes.byref(count))
             more = True
         except OSError as error:
+            if error.errno == errno.ENOSPC:  # a batch has to hold the fullest bucket
+                size *= 2
+                continue
             if error.errno != errno.ENOENT:
                 raise
             more = False

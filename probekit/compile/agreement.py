@@ -104,6 +104,11 @@ def _check_source(plan: AttachPlan, source: Source, spec: MapSpec, layout: MapSp
             f"a slot of {name} has no field {source.live!r}, which says whether it is in use (there is: {there})",
             f'name a field that is 0 in free slots: Source("{name}", SourceKind.TABLE, live="...")',
         )
+    if kind is SourceKind.TABLE and not _is_number(spec.value["formats"][_names(spec.value).index(source.live)]):
+        raise CompileError(
+            f"the field {source.live} of {name}, which says whether a slot is in use, is no number",
+            "name a whole number, or an array of such, that is 0 in free slots",
+        )
 
 
 def _refuse_one_sided(spec: MapSpec) -> None:
@@ -179,6 +184,13 @@ def _check_parameters(plan: AttachPlan, spec: MapSpec | None) -> None:
 def _is_padding(name: str, form: Any) -> bool:
     """What bcc puts where the compiler leaves a gap."""
     return name.startswith("__pad_") and isinstance(form, str) and form.startswith("S")
+
+
+def _is_number(form: Any) -> bool:
+    """Whether a field is a whole number, or an array of such."""
+    while isinstance(form, (list, tuple)):
+        form = form[0]
+    return isinstance(form, str) and (form == "?" or _WHOLE.fullmatch(form) is not None)
 
 
 def _names(described: Any) -> list[str]:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import attrs
 
-from ..map_types import KEYLESS
+from ..map_types import KEYLESS, MapType
 from ..model import LAYOUT, MapSpec, Object
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")
@@ -88,6 +88,8 @@ def _map(entry: Any) -> MapSpec:
         key=given["key"],
         value=given["value"],
     )
+    if kind == MapType.RINGBUF and spec.max_entries > _MOST:
+        _refuse(f"{name} is larger than {_MOST >> 20} MiB")
     key, value = (
         layout_size(layout, f"{name}'s {part}") for part, layout in (("key", spec.key), ("value", spec.value))
     )
@@ -110,16 +112,16 @@ def layout_size(layout: Any, what: str, depth: int = 0) -> int:
         return _format_size(layout, what)
     if isinstance(layout, (list, tuple)):
         inner, shape = layout if len(layout) == 2 else (None, None)
-        lengths = [_number(length, f"length in {what}", 0, _MOST) for length in _list(shape, f"shape in {what}")]
+        (length,) = (
+            _list(shape, f"shape in {what}") if isinstance(shape, (list, tuple)) and len(shape) == 1 else (None,)
+        )
         size = layout_size(inner, what, depth + 1)
-        for length in lengths:
-            size *= length
-            if size > _MOST:
-                _refuse(f"{what} is too large")
-        return size
+        if not size:
+            _refuse(f"{what} is an array of nothing")
+        return size * _number(length, f"length in {what}", 0, _MOST // size)
     given = _table(layout, what, {"names", "formats", "offsets", "itemsize"})
     names, formats, offsets = (_list(given[part], f"{part} of {what}") for part in ("names", "formats", "offsets"))
-    if not len(names) == len(formats) == len(offsets) or len({_text(n, f"field of {what}") for n in names}) != len(
+    if not len(names) == len(formats) == len(offsets) or len({_name(n, f"field of {what}") for n in names}) != len(
         names
     ):
         _refuse(f"the fields of {what} do not agree")
