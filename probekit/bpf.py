@@ -15,9 +15,11 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from . import outside
 from .errors import MissingError
 from .kernel import KPROBE_PMU, libbcc_bpf
 from .model import Way
+from .privileges import NotPermittedError
 
 # enum bpf_prog_type and enum bpf_attach_type of the kernel's uapi/linux/bpf.h
 _KPROBE, _SCHED_CLS, _XDP, _CGROUP_SKB, _TRACING, _NETFILTER = 2, 3, 6, 8, 26, 32
@@ -36,6 +38,7 @@ _KINDS = {  # program type, attach type
 }
 _KPROBE_ENTRY = 0
 _PIPE = 1 << 16
+_CGROUP_ROOT = 1  # its inode number, kernel/cgroup/cgroup.c
 _BATCH = 1 << 16  # entries
 LOG_INSTRUCTIONS, LOG_WORDS = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS of the kernel's bpf_verifier.h
 _LOG_SIZES = {LOG_INSTRUCTIONS: (1 << 24) - 1, LOG_WORDS: 1 << 16}  # all kernels take up to UINT_MAX >> 8
@@ -192,14 +195,37 @@ def attach(way: Way, program: int, target: str) -> int:
 
 
 def _cgroups() -> int:
-    """The root of cgroup v2 by a mount that nobody sees: `ip netns exec` hides the usual one, and some have none."""
+    """The root of cgroup v2 by a mount that nobody sees: `ip netns exec` hides the usual one, and some have none.
+
+    Raises:
+        NotPermittedError: That takes CAP_SYS_ADMIN, and no mount shows the root.
+    """
     call = ctypes.CDLL(None, use_errno=True).syscall
-    context = _call(call, _FSOPEN, b"cgroup2", 1)  # FSOPEN_CLOEXEC
+    try:
+        context = _call(call, _FSOPEN, b"cgroup2", 1)  # FSOPEN_CLOEXEC
+    except PermissionError as error:
+        return _mounted_cgroups(error)
     try:
         _call(call, _FSCONFIG, context, 6, None, None, 0)  # FSCONFIG_CMD_CREATE
         return _call(call, _FSMOUNT, context, 1, 0)  # FSMOUNT_CLOEXEC
     finally:
         os.close(context)
+
+
+def _mounted_cgroups(error: OSError) -> int:
+    """The root of cgroup v2 where somebody mounted it."""
+    for line in outside.read(Path("/proc/self/mountinfo")).splitlines():
+        before, _, after = line.partition(" - ")
+        if not after.startswith("cgroup2 "):
+            continue
+        try:
+            folder = os.open(before.split()[4], os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except OSError:
+            continue
+        if os.fstat(folder).st_ino == _CGROUP_ROOT:
+            return folder
+        os.close(folder)
+    raise NotPermittedError(error, "CAP_SYS_ADMIN") from None
 
 
 def attach_to_hooks(program: int, target: str) -> list[int]:

@@ -16,6 +16,7 @@ from .load import Gate, Loaded
 from .model import AttachPoint
 from .pipeline import Planned
 from .plugins import PROBES, Plugins
+from .privileges import WITHOUT, missing
 
 
 @frozen
@@ -42,6 +43,8 @@ def machine(kernel: KernelFacts) -> Iterator[Fact]:
         "privileges", kernel.privileged, ", ".join(sorted(kernel.capabilities)) or f"none, as user {os.geteuid()}",
         PRIVILEGES,
     )  # fmt: skip
+    for name in missing(WITHOUT, kernel.capabilities) if kernel.privileged else ():
+        yield Fact(f"  without {name}", None, WITHOUT[name])
     yield Fact(
         "BTF", kernel.btf is not None, str(kernel.btf) if kernel.btf else "missing",
         WITH_BTF,
@@ -74,11 +77,13 @@ def probe(planned: Planned, kernel: KernelFacts) -> Iterator[Fact]:
             for observation in planned.plan.observations:
                 tried = [(point, loaded.try_point(point)) for point in observation.points]
                 loaded.detach()
-                works = any(reason is None for _, reason in tried)
+                works = any(refusal is None for _, refusal in tried)
                 lacking = "the probe cannot run" if observation.needed else f"without: {observation.without}"
                 yield Fact(observation.name, works or None if not observation.needed else works, "", lacking)
-                for point, reason in tried:
-                    yield Fact(f"  {_named(point)}", None, reason or "works")
+                for point, refusal in tried:
+                    yield Fact(f"  {_named(point)}", None, refusal.reason if refusal else "works")
+                if observation.per_namespace and works and "CAP_SYS_ADMIN" not in kernel.capabilities:
+                    yield Fact("  in other network namespaces", None, "not permitted: needs CAP_SYS_ADMIN")
     except ProbekitError as error:
         yield Fact("compile and load", False, error.message, error.hint)
 

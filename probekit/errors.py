@@ -17,6 +17,12 @@ Only `probekit.cli` prints them; only it catches them all.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .model import Refusal
+
 
 class ProbekitError(Exception):
     """Base of all errors that are shown without a traceback.
@@ -77,7 +83,17 @@ class LoadError(MachineError):
 
 
 class AttachError(MachineError):
-    """No way of attaching a program works on this kernel."""
+    """No way of attaching a program works on this kernel.
+
+    Args:
+        message: What is wrong.
+        hint: What the user can do about it.
+        refused: A `probekit.model.Refusal` for each way.
+    """
+
+    def __init__(self, message: str, hint: str = "", refused: Sequence[Refusal] = ()) -> None:
+        super().__init__(message, hint)
+        self.refused = tuple(refused)
 
 
 class VerifierError(AttachError):

@@ -13,14 +13,19 @@ from attrs import frozen
 
 from . import trust
 from .btf import Types
+from .errors import MissingError
+from .privileges import NUMBERS
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
 PRIVILEGES = "run as root (sudo), or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN"
 WITH_BTF = "boot a kernel built with CONFIG_DEBUG_INFO_BTF; all current distributions' are"
 WITH_BCC = "install your distribution's python3-bpfcc; `probekit check` has the command"
+_MOUNTED = {
+    Path("/proc/self/status"): "mount -t proc proc /proc",
+    Path("/sys/devices/system/cpu/possible"): "mount -t sysfs sysfs /sys",
+}
 _WITH_TOOLS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
-_CAPABILITIES = {"CAP_NET_ADMIN": 12, "CAP_SYS_ADMIN": 21, "CAP_PERFMON": 38, "CAP_BPF": 39}
 
 
 @frozen
@@ -32,7 +37,7 @@ class KernelFacts:
         machine: As `uname -m` says it.
         cpus: CPUs that the kernel could ever have: the size of per-CPU maps.
         btf: BTF of the kernel's types, None where it was built without CONFIG_DEBUG_INFO_BTF.
-        capabilities: Those of CAP_BPF, CAP_PERFMON, CAP_NET_ADMIN and CAP_SYS_ADMIN that this process has.
+        capabilities: Those that probekit has a use for (`privileges.NUMBERS`) and this process has.
     """
 
     release: str
@@ -90,7 +95,7 @@ def _capabilities() -> frozenset[str]:
         return frozenset()  # in a user namespace they hold for the namespace, and not for the kernel
     status = Path("/proc/self/status").read_text()
     effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
-    return frozenset(name for name, bit in _CAPABILITIES.items() if effective >> bit & 1)
+    return frozenset(name for name, bit in NUMBERS.items() if effective >> bit & 1)
 
 
 def _possible_cpus() -> int:
@@ -103,7 +108,13 @@ def detect(btf: Path | None = None) -> KernelFacts:
 
     Args:
         btf: Types of another kernel, to compile for it.
+
+    Raises:
+        MissingError: /proc or /sys is not mounted.
     """
+    for needed, command in _MOUNTED.items():
+        if not needed.exists():
+            raise MissingError(f"/{needed.parts[1]} is not mounted: {needed} is missing", f"as root: {command}")
     path = btf or VMLINUX_BTF
     return KernelFacts(
         release=platform.release(),

@@ -194,6 +194,15 @@ class LiveMap:
     value: Any
 
 
+class Hindrance(str, enum.Enum):
+    """What kind of reason there is against a way of attaching."""
+
+    LACKING = "lacking"  # the kernel has it not, or does not allow it to anybody
+    FORBIDDEN = "forbidden"  # this process lacks a capability
+    VERIFIER = "verifier"  # the program is refused
+    REFUSED = "refused"  # the program is loaded, and may not be attached to its target
+
+
 @frozen
 class Refusal:
     """A way that this kernel does not take, and why.
@@ -201,10 +210,14 @@ class Refusal:
     Attributes:
         point: The way.
         reason: A line; where the verifier refuses a program, further ones for its author.
+        kind: What kind of reason that is.
+        needs: The capabilities that are missing, where it is forbidden.
     """
 
     point: AttachPoint
     reason: str
+    kind: Hindrance = Hindrance.LACKING
+    needs: tuple[str, ...] = ()
 
 
 @frozen

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-from ..model import Attached, Distribution, Snapshot, Table
+from ..model import Attached, Distribution, Hindrance, Snapshot, Table
 from .safe import well_formed
 
 SCHEMA = "probekit/1"
@@ -58,9 +58,10 @@ def rows(table: Table) -> Iterator[dict[str, Any]]:
 
 
 def attached_text(attached: Attached) -> str:
-    """`fentry tcp_sendmsg_locked`, or that nothing was attached."""
+    """`fentry tcp_sendmsg_locked`, or that nothing was attached, and whether a privilege would help."""
     if attached.point is None:
-        return "not on this kernel"
+        forbidden = next((refusal for refusal in attached.refused if refusal.kind is Hindrance.FORBIDDEN), None)
+        return f"not permitted: needs {' and '.join(forbidden.needs)}" if forbidden else "not on this kernel"
     return f"{attached.point.way.value} {attached.point.target}"
 
 

@@ -18,11 +18,24 @@ from types import TracebackType
 
 import attrs
 
-from .. import bpf, namespaces
+from .. import bpf, namespaces, privileges
 from ..errors import AttachError, LoadError, VerifierError
 from ..kernel import PRIVILEGES, KernelFacts
 from ..map_types import MapType
-from ..model import LAYOUT, Attached, AttachPlan, AttachPoint, LiveMap, MapSpec, Object, Observation, Refusal, Way
+from ..model import (
+    LAYOUT,
+    Attached,
+    AttachPlan,
+    AttachPoint,
+    Hindrance,
+    LiveMap,
+    MapSpec,
+    Object,
+    Observation,
+    Refusal,
+    Way,
+)  # fmt: skip
+from ..privileges import lacking, missing
 from . import verifier
 from .gate import Gate, added
 
@@ -65,7 +78,7 @@ class Loaded:
         self._plan = plan
         self._kernel = kernel
         self._gate = gate
-        self._forbidden: dict[Way, str] = {}
+        self._forbidden: dict[Way, Refusal] = {}
         self._iterators: list[tuple[int, bool]] = []
         self.unreached = 0
         self.unlisted = 0
@@ -173,35 +186,35 @@ class Loaded:
     def _attach(self, observation: Observation) -> Attached:
         refused: list[Refusal] = []
         for point in observation.points:
-            reason = self.try_point(point, observation.per_namespace)
-            if reason is None:
+            refusal = self.try_point(point, observation.per_namespace)
+            if refusal is None:
                 return Attached(observation.name, point, tuple(refused))
-            refused.append(Refusal(point, reason))
+            refused.append(refusal)
         if observation.needed:
             ways = "\n".join(
                 textwrap.indent(f"{r.point.way.value} {r.point.target}: {r.reason}", "  ") for r in refused
             )
-            kind = VerifierError if any(r.reason.startswith(_REFUSED) for r in refused) else AttachError
-            raise kind(f"{observation.name} cannot be observed on this kernel:\n{ways}", _privileges(self._kernel))
+            kind = VerifierError if any(r.kind is Hindrance.VERIFIER for r in refused) else AttachError
+            raise kind(f"{observation.name} cannot be observed on this kernel:\n{ways}", _hint(refused), refused)
         return Attached(observation.name, None, tuple(refused))
 
-    def try_point(self, point: AttachPoint, per_namespace: bool = False) -> str | None:
-        """Attaches one program; the reason where the kernel does not take it.
+    def try_point(self, point: AttachPoint, per_namespace: bool = False) -> Refusal | None:
+        """Attaches one program; what is against it where the kernel does not take it.
 
         Args:
             point: What to attach.
             per_namespace: Of an iterator: it is going to be run in each network namespace.
         """
         if point.way in self._forbidden:
-            return self._forbidden[point.way]
+            return attrs.evolve(self._forbidden[point.way], point=point)
         target = of_program = 0
         if point.way is Way.KPROBE:
             if not self._kernel.kprobes:
-                return "this kernel has no kprobes"
+                return Refusal(point, "this kernel has no kprobes")
         elif point.way in _NAMED:
             target = self._compiled.targets.get(f"{_NAMED[point.way]}:{point.target}", 0)
             if not target:
-                return f"this kernel has no such {_KINDS[_NAMED[point.way]]}"
+                return Refusal(point, f"this kernel has no such {_KINDS[_NAMED[point.way]]}")
         elif point.way in _OF_DEVICE:
             self._find_device(point.target)
         if point.way is Way.XDP_RUNS:
@@ -210,20 +223,33 @@ class Loaded:
             try:
                 of_program, target = bpf.xdp_program(point.target)
             except OSError as error:
-                return f"{error.strerror}"
+                return self._hindered(point, error)
         try:
             return self._load_and_attach(point, target, of_program, per_namespace)
         finally:
             if of_program:
                 os.close(of_program)
 
-    def _count_runs(self, point: AttachPoint) -> str | None:
+    def _count_runs(self, point: AttachPoint) -> Refusal | None:
         try:
             bpf.xdp_runs(point.target)
             self._links.callback(os.close, bpf.enable_stats())
         except OSError as error:
-            return f"{error.strerror}"
+            return self._hindered(point, error)
         return None
+
+    def _hindered(
+        self, point: AttachPoint, error: OSError, says: str = "", kind: Hindrance = Hindrance.LACKING
+    ) -> Refusal:
+        """A refusal of the kernel; where a capability is missing that the way takes, that is the reason."""
+        needs = lacking(point.way, self._kernel.capabilities)
+        if isinstance(error, privileges.NotPermittedError):
+            needs = missing(error.needs, self._kernel.capabilities)
+        if needs and isinstance(error, PermissionError):
+            return Refusal(
+                point, f"not permitted: needs {' and '.join(needs)} ({error.strerror})", Hindrance.FORBIDDEN, needs
+            )
+        return Refusal(point, says + str(error.strerror), kind)
 
     def _find_device(self, name: str) -> None:
         """A device that is not there is no fact about the kernel, but a mistake.
@@ -236,7 +262,7 @@ class Loaded:
         except OSError:
             raise AttachError(f"there is no device {name} in this network namespace", "`ip link` lists them") from None
 
-    def _load_and_attach(self, point: AttachPoint, target: int, of_program: int, per_namespace: bool) -> str | None:
+    def _load_and_attach(self, point: AttachPoint, target: int, of_program: int, per_namespace: bool) -> Refusal | None:
         code = self._gate.guarded(point.way, self._patched(self._compiled.programs[point.program]))
         try:
             program, _ = bpf.load_program(point.way, point.program, code, target, of_program)
@@ -244,7 +270,7 @@ class Loaded:
             if error.errno != errno.EPERM:
                 return self._refusal(point, code, target, of_program, error)
             # not this program is refused, but all of its kind
-            self._forbidden[point.way] = f"the kernel refuses programs of this kind: {error.strerror}"
+            self._forbidden[point.way] = self._hindered(point, error, "the kernel refuses programs of this kind: ")
             return self._forbidden[point.way]
         try:
             if point.way is Way.NETFILTER:
@@ -253,7 +279,7 @@ class Loaded:
                 links = [bpf.attach(point.way, program, point.target)]
         except OSError as error:
             os.close(program)
-            return f"the kernel refuses to attach: {error.strerror}"
+            return self._hindered(point, error, "the kernel refuses to attach: ", Hindrance.REFUSED)
         self.programs.append(program)
         self._descriptors.callback(os.close, program)
         for link in links:
@@ -262,7 +288,7 @@ class Loaded:
             self._iterators += [(link, per_namespace) for link in links]
         return None
 
-    def _refusal(self, point: AttachPoint, code: bytes, target: int, of_program: int, error: OSError) -> str:
+    def _refusal(self, point: AttachPoint, code: bytes, target: int, of_program: int, error: OSError) -> Refusal:
         """The verifier's reason: the program is loaded once more for its words, and once more for its instructions."""
         words, log = (
             self._log(point, code, target, of_program, level) for level in (bpf.LOG_WORDS, bpf.LOG_INSTRUCTIONS)
@@ -270,7 +296,7 @@ class Loaded:
         reason = verifier.summary(words)
         told = f"{_REFUSED}: {error.strerror}{f' ({reason})' if reason else ''}"
         details = verifier.details(self._compiled, point.program, reason, log, added(point.way))
-        return told + textwrap.indent(f"\n{details}" if details else "", "  ")
+        return Refusal(point, told + textwrap.indent(f"\n{details}" if details else "", "  "), Hindrance.VERIFIER)
 
     def _log(self, point: AttachPoint, code: bytes, target: int, of_program: int, level: int) -> str:
         fd, log = bpf.load_program(point.way, point.program, code, target, of_program, level)
@@ -299,6 +325,11 @@ def _runs_before(entry: Attached) -> int:
         return bpf.xdp_runs(entry.point.target)
     except OSError:  # the device, or its program, has gone meanwhile
         return 0
+
+
+def _hint(refused: list[Refusal]) -> str:
+    needed = sorted({name for refusal in refused for name in refusal.needs})
+    return f"run as root (sudo), or with {' and '.join(needed)}, too" if needed else ""
 
 
 def _privileges(kernel: KernelFacts) -> str:

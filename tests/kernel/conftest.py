@@ -29,7 +29,7 @@ from probekit.drain.layout import as_dtype, round8
 from probekit.errors import AttachError, ProbekitError
 from probekit.export.document import document, rows
 from probekit.measure import Collector
-from probekit.model import Array, Snapshot
+from probekit.model import Array, Hindrance, Snapshot
 from probekit.pipeline import Compiled, Planned, begin, plan
 from probekit.plugins import PROBES
 
@@ -39,8 +39,6 @@ from .peer import Peer
 WAYS = ("fentry", "kprobe", "tracepoint")
 SETTLE = 0.05
 """Seconds in which a program that runs while it is detached ends."""
-LACKING = ("this kernel has no ", "the kernel refuses programs of this kind: ")
-"""How the reasons begin that are facts of a kernel. Any other reason not to attach is a fault."""
 
 
 @pytest.fixture(autouse=True)
@@ -250,10 +248,8 @@ def live(way: str, **options: Any) -> Iterator[LiveProbe]:
         try:
             probe = LiveProbe(way, stack, **options)
         except AttachError as error:
-            head, *reasons = error.message.split("\n")
-            told = [reason.strip().partition(": ")[2] for reason in reasons]
-            if told and all(reason.startswith(LACKING) for reason in told):
-                pytest.skip(f"not on this kernel: {head} {'; '.join(reason.strip() for reason in reasons)}")
+            if error.refused and all(refusal.kind is Hindrance.LACKING for refusal in error.refused):
+                pytest.skip(f"not on this kernel: {' '.join(error.message.split())}")
             pytest.fail(f"{way} should be on this kernel: {error.message}")
         yield probe
 

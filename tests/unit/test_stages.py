@@ -27,6 +27,7 @@ _SHARED = {
     "outside",
     "map_types",
     "trust",
+    "privileges",
 }
 _ALL_STAGES = {"pipeline.py", "running.py", "measure.py", "cli.py", "check.py", "testing.py", "contract.py"}
 _MODULES = sorted(path for path in _ROOT.rglob("*.py") if "templates" not in path.relative_to(_ROOT).parts)

@@ -1,0 +1,54 @@
+"""Which capabilities the kernel asks for, and what is missing without them (capabilities(7))."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+
+from .model import Way
+
+NUMBERS = {
+    "CAP_DAC_READ_SEARCH": 2, "CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_SYS_RESOURCE": 24,
+    "CAP_SYSLOG": 34, "CAP_PERFMON": 38, "CAP_BPF": 39,
+}  # fmt: skip
+WITHOUT = {
+    "CAP_SYSLOG": "no names of kernel functions, which /proc/kallsyms has",
+    "CAP_SYS_PTRACE": "no sockets of other users' processes are found in /proc, nor which process owns one",
+    "CAP_DAC_READ_SEARCH": "no sockets of other users' processes are found in /proc, nor which process owns one",
+    "CAP_SYS_ADMIN": "nothing that was there before the run in other network namespaces, and no runs of others' XDP "
+    "programs",
+    "CAP_NET_ADMIN": "no programs for XDP, TC, netfilter and sockets",
+    "CAP_SYS_RESOURCE": "before 5.11 maps count against `ulimit -l`",
+}
+"""What a run lacks without each; what no run can do without is not among them."""
+_TRACING = ("CAP_BPF", "CAP_PERFMON")
+_NETWORK = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")  # those of ours read kernel memory
+_NEEDED = {
+    Way.XDP: _NETWORK, Way.TCX_INGRESS: _NETWORK, Way.TCX_EGRESS: _NETWORK, Way.NETFILTER: _NETWORK,
+    Way.CGROUP_INGRESS: _NETWORK,
+    Way.XDP_EXIT: (*_TRACING, "CAP_SYS_ADMIN"), Way.XDP_RUNS: ("CAP_SYS_ADMIN",),  # BPF_PROG_GET_FD_BY_ID
+}  # fmt: skip
+_INCLUDED = {"CAP_BPF", "CAP_PERFMON"}  # in CAP_SYS_ADMIN
+
+
+class NotPermittedError(PermissionError):
+    """The kernel refuses for want of capabilities that the way of attaching alone does not tell.
+
+    Args:
+        error: What the kernel said.
+        needs: Those capabilities.
+    """
+
+    def __init__(self, error: OSError, *needs: str) -> None:
+        super().__init__(error.errno, error.strerror)
+        self.needs = needs
+
+
+def lacking(way: Way, capabilities: Collection[str]) -> tuple[str, ...]:
+    """What this process lacks of the capabilities that a way of attaching takes."""
+    return missing(_NEEDED.get(way, _TRACING), capabilities)
+
+
+def missing(needed: Collection[str], capabilities: Collection[str]) -> tuple[str, ...]:
+    """What of these capabilities this process has not."""
+    all_of = "CAP_SYS_ADMIN" in capabilities
+    return tuple(name for name in needed if name not in capabilities and not (all_of and name in _INCLUDED))
