@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from . import __version__, config, kernel, plugins
+from . import __version__, config, kernel, plugins, trust
 from .errors import InputError, MissingError, ProbekitError
 from .model import Snapshot
 from .plugins import AGGREGATORS, EXPORTERS, PROBES, WORDS, Plugins
@@ -98,6 +98,7 @@ def _quieten() -> None:
 @click.version_option(__version__, prog_name="probekit")
 def commands(debug: bool) -> None:
     """Kernel measurements from a TOML file."""
+    trust.refuse_foreign_packages()
 
 
 @commands.command()

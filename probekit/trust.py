@@ -5,10 +5,13 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import site
 import stat
+import sys
 from pathlib import Path
 
 from . import outside
+from .errors import MissingError
 
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
@@ -69,6 +72,23 @@ def may_run(program: Path) -> bool:
         return not (fault or _fault(status) or changeable(real.parent)) and os.access(real, os.X_OK)
     except OSError:
         return False
+
+
+def refuse_foreign_packages() -> None:
+    """Refuses to go on where Python has loaded packages, and run their .pth files, from another user's home.
+
+    Raises:
+        MissingError: It has: HOME was that of another user when Python was started.
+    """
+    folder = site.getusersitepackages() if site.ENABLE_USER_SITE else ""
+    if folder not in sys.path:
+        return
+    fault = changeable(Path(folder))
+    if fault:
+        raise MissingError(
+            f"Python looks for packages in {folder}, as HOME says, and {fault}",
+            "leave that out: PYTHONNOUSERSITE=1, or `sudo -H`, which sets HOME to root's",
+        )
 
 
 def _fault(status: os.stat_result) -> str:

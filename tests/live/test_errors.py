@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -87,3 +89,17 @@ def test_check_attaches_for_real_and_is_content_here() -> None:
     assert done.returncode == 0, done.stdout
     assert "tracepoint tcp_rcv_space_adjust: works" in done.stdout
     assert "MB locked" in done.stdout
+
+
+def test_packages_in_another_users_home_are_not_taken(tmp_path: Path) -> None:
+    version = f"python{sys.version_info[0]}.{sys.version_info[1]}"
+    packages = tmp_path / ".local" / "lib" / version / "site-packages"
+    packages.mkdir(parents=True)
+    for harm in (False, True):
+        if harm:
+            os.chown(tmp_path / ".local", 12345, 12345)
+        done = probekit("list", prefix=["env", f"HOME={tmp_path}"])
+        assert done.returncode == (3 if harm else 0), done.stderr
+    assert f"{packages}, as HOME says, and {tmp_path}/.local belongs to user 12345" in done.stderr
+    assert "PYTHONNOUSERSITE=1" in done.stderr
+    assert probekit("list", prefix=["env", f"HOME={tmp_path}", "PYTHONNOUSERSITE=1"]).returncode == 0
