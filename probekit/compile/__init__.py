@@ -48,6 +48,8 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
     cache = cache or Cache(default_folder())
     cache.prepare()
     cache.refuse_foreign_parents()
+    for place in _places(cache):
+        scratch.sweep(place)
     libbcc = find_libbcc()
     version = _compiler(libbcc)
     key = object_key(plan, kernel)
@@ -56,7 +58,7 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
         with contextlib.suppress(CompileError):  # which sources a plan drains is no part of the key
             agreement.check(plan, compiled)
             return sources.located(compiled, plan)
-    cache.tidy()
+    cache.remove_unused()
     compiled = _somewhere(cache, functools.partial(_made, plan, kernel, cache, libbcc, version, key))
     agreement.check(plan, compiled)
     with contextlib.suppress(MissingError):  # the next start compiles again; this one need not fail
@@ -64,14 +66,18 @@ def compile_plan(plan: AttachPlan, kernel: KernelFacts, cache: Cache | None = No
     return sources.located(compiled, plan)
 
 
+def _places(cache: Cache) -> list[Path]:
+    """Folders for temporary files, best first."""
+    try:
+        return [Path(tempfile.gettempdir()), cache.folder]
+    except OSError:  # there is none, or all of them are full
+        return [cache.folder]
+
+
 def _somewhere(cache: Cache, make: Callable[[Path], Object]) -> Object:
     """What is made in a folder for temporary files: the system's, or where nothing can be written there, the cache."""
-    places = [cache.folder]
-    with contextlib.suppress(OSError):  # there is none, or all of them are full
-        places.insert(0, Path(tempfile.gettempdir()))
     faults = []
-    for place in places:
-        scratch.sweep(place)
+    for place in _places(cache):
         try:
             with scratch.folder(place) as folder:
                 return make(folder)

@@ -155,9 +155,8 @@ class Cache:
                     raise
         return path
 
-    def tidy(self) -> None:
-        """Removes what killed processes left and what was not used for a month."""
-        scratch.sweep(self.folder)
+    def remove_unused(self) -> None:
+        """Removes what was not used for a month."""
         for path in [*self.folder.glob("*.object"), *self.folder.glob("headers-*")]:
             with contextlib.suppress(OSError):
                 if time.time() - path.lstat().st_mtime > _UNUSED_SECONDS:

@@ -117,3 +117,21 @@ def test_no_compiler_is_mapped_while_it_measures(probe: Callable[..., Probe]) ->
 def test_maps_take_at_most_two_megabytes() -> None:
     (line,) = [line for line in run("check", "latency").stdout.splitlines() if "MB locked" in line]
     assert 0 < float(line.split()[2]) <= 2.0
+
+
+def test_what_killed_starts_leave_is_removed_by_the_next_one_whatever_that_has_to_do(
+    cached: Path, tmp_path: Path
+) -> None:
+    temporary = tmp_path / "tmp"
+    temporary.mkdir()
+    environment = {"XDG_CACHE_HOME": str(tmp_path / "empty"), "TMPDIR": str(temporary)}
+    command = [PROBEKIT, "run", "latency", "--duration", "100ms", "--export", "json:/dev/null"]
+    start = subprocess.Popen(command, env={**os.environ, **environment}, stderr=subprocess.DEVNULL)
+    while not list(temporary.iterdir()):
+        assert start.poll() is None
+        time.sleep(0.001)
+    start.kill()
+    start.wait(10)
+    assert list(temporary.iterdir())
+    assert a_short_run(XDG_CACHE_HOME=str(cached.parent), TMPDIR=str(temporary)).returncode == 0
+    assert list(temporary.iterdir()) == []

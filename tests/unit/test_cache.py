@@ -337,7 +337,7 @@ def test_what_was_not_used_for_a_month_goes_and_what_was_stays(cache: Cache) -> 
         os.utime(path, (old, old))
     assert cache.load("used") is not None
     cache.tree("used", _never)
-    cache.tidy()
+    cache.remove_unused()
     assert {path.name for path in cache.folder.iterdir()} == {"used.object", "headers-used"}
 
 
