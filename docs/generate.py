@@ -22,8 +22,12 @@ Made by `./dev docs` from the configuration classes. `probekit config init laten
 `probekit config validate FILE` checks one. `--set probe.latency.sample=0.1` overrides one option, and
 `--export KIND[:PATH]` adds an exporter to the chain.
 
+The value of `--set` is TOML, but a text needs no quotes: `--set probe.drops.mode=events`. In lists it does:
+`--set 'probe.drops.layers=["tc"]'`. Paths are written as in messages: `--set export[0].path=out.json`.
+
 Nothing is coerced and no unknown key is passed over: a file that has one is refused, with the path, the value and what
 is allowed. Exporters run in the order of the file, and each gets every snapshot: one at each interval, one at the end.
+No two may write to one file; on standard output (`"-"`) their texts come one after the other.
 
 What exporters write is for its owner's eyes: new files have mode 0600. `json` and `csv` replace a file as a whole or
 leave it as it was; `jsonl` adds lines, and a file never ends within one. A pipe, a terminal or standard output whose

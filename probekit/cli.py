@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
+import errno
 import os
 import signal
 import sys
@@ -14,19 +14,22 @@ from typing import Any
 
 import click
 
-from . import __version__, config, kernel, plugins, trust
-from .errors import InputError, MissingError, ProbekitError
+from . import __version__, config, kernel, plugins, streams, trust
+from .errors import ExportError, InputError, MissingError, ProbekitError
 from .model import Snapshot
 from .plugins import AGGREGATORS, EXPORTERS, PROBES, WORDS, Plugins
 from .stop import Stop
+from .words import lines
 
 
 def main() -> None:
     """Runs the command line and exits: 0 well, 2 the input, 3 the kernel or the machine, 4 an exporter."""
+    streams.prepare()
     code = invoke(sys.argv[1:])
     if any(thread.daemon for thread in threading.enumerate() if thread is not threading.current_thread()):
         os._exit(code)  # an exporter that was given up may hold what an orderly exit waits for
-    sys.exit(code)
+    fault = streams.settle()
+    sys.exit(_unwritten(fault) if fault is not None and code == 0 else code)
 
 
 def invoke(arguments: list[str]) -> int:
@@ -38,17 +41,17 @@ def invoke(arguments: list[str]) -> int:
         _complain("interrupted")
         return 130
     except click.ClickException as error:
-        error.show()
+        _misused(error)
         return error.exit_code
     except ProbekitError as error:
         if "--debug" in arguments:
             traceback.print_exc()
         _complain(error.message, error.hint)
         return error.exit_code
-    except BrokenPipeError:
-        _quieten()
-        return 4
     except Exception as error:
+        fault = streams.settle() if isinstance(error, OSError) else None
+        if fault is not None:
+            return _unwritten(fault)
         if "--debug" in arguments:
             traceback.print_exc()
         _complain(
@@ -79,18 +82,28 @@ def _say(words: str) -> None:
     click.echo(words, err=True)
 
 
+def _unwritten(fault: OSError) -> int:
+    """Standard output cannot be written. Where it is a pipe that nobody reads any more, nobody wants to know."""
+    if not isinstance(fault, BrokenPipeError):
+        _complain(f"standard output: {'it is closed' if fault.errno == errno.EBADF else fault.strerror}")
+    return ExportError.exit_code
+
+
+def _misused(error: click.ClickException) -> None:
+    """Says what is wrong with the arguments; who gave none is told which there are."""
+    if isinstance(error, getattr(click.exceptions, "NoArgsIsHelpError", ())):  # its message is the help
+        click.echo(error.format_message(), err=True)
+        return
+    context = getattr(error, "ctx", None)
+    _complain(error.format_message(), f"{context.command_path} --help says what there is" if context else "")
+
+
 def _complain(message: str, hint: str = "") -> None:
-    first, *rest = message.splitlines()
-    click.secho("error: ", fg="red", bold=True, nl=False, err=True)
-    click.echo("\n".join([first, *rest]), err=True)
-    if hint:
-        click.secho("hint: ", fg="cyan", bold=True, nl=False, err=True)
-        click.echo(hint, err=True)
-
-
-def _quieten() -> None:
-    """Nobody reads standard output any more: what is still in its buffer has nowhere to go."""
-    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    colour = None if streams.coloured(sys.stderr) else False
+    for word, shade, text in (("error", "red", message), ("hint", "cyan", hint)):
+        if text:
+            click.secho(f"{word}: ", fg=shade, bold=True, nl=False, err=True, color=colour)
+            click.echo(lines(text), err=True)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -99,6 +112,8 @@ def _quieten() -> None:
 def commands(debug: bool) -> None:
     """Kernel measurements from a TOML file."""
     trust.refuse_foreign_packages()
+    if not streams.coloured(sys.stdout) or not streams.coloured(sys.stderr):
+        click.get_current_context().color = False
 
 
 @commands.command()
@@ -126,17 +141,8 @@ def run(
 ) -> int:
     """Measure until the duration is over, Ctrl-C or SIGTERM."""
     found = plugins.discover()
-    document = config.read(file) if file else {}
-    for name, value in (("duration", duration), ("interval", interval)):
-        if value is not None:
-            document.setdefault("run", {})[name] = value
-    for assignment in settings:
-        config.assign(document, assignment)
-    if exports:
-        document["export"] = [*document.get("export", []), *(_exporter(text) for text in exports)]
-    if not document.get("export"):
-        document["export"] = [{"kind": "stdout"}]
-    chosen = _structure(document, tuple(dict.fromkeys(probes)), found, str(file) if file else "")
+    document = config.overrides(_read(file), {"duration": duration, "interval": interval}, exports, settings)
+    chosen = _structure(document, tuple(dict.fromkeys(probes)), found)
     facts = _privileged()
 
     from . import pipeline
@@ -170,7 +176,7 @@ def compile_objects(probes: tuple[str, ...], file: Path | None, btf: Path | None
 
     found = plugins.discover()
     facts = _privileged(btf)
-    settings = _structure(config.read(file) if file else {}, probes, found, str(file) if file else "")
+    settings = _structure(_read(file), tuple(dict.fromkeys(probes)), found)
     folder = Cache(output)
     folder.prepare()
     for planned in pipeline.plan(settings, found, facts):
@@ -193,7 +199,7 @@ def check(probes: tuple[str, ...]) -> int:
         return 3
     for name in probes or found.names(PROBES):
         try:
-            planned = pipeline.plan(_structure({}, (name,), found, ""), found, facts)[0]
+            planned = pipeline.plan(_structure(config.Document({}), (name,), found), found, facts)[0]
         except InputError as error:  # one plugin is at fault; the others are looked at all the same
             if probes:
                 raise
@@ -267,25 +273,22 @@ def init(probes: tuple[str, ...]) -> None:
 def validate(file: Path) -> None:
     """Check a configuration file."""
     document = config.read(file)
-    tables = document.get("probe", {})
-    _structure(document, tuple(tables) if isinstance(tables, dict) else (), plugins.discover(), str(file))
-    click.echo(f"{file}: valid")
+    tables = document.tables.get("probe", {})
+    _structure(document, tuple(tables) if isinstance(tables, dict) else (), plugins.discover())
+    click.echo(f"{document.origin}: valid")
 
 
 def _types(found: Plugins, group: str) -> config.TypeOf:
     return lambda name: found.config_type(group, name)
 
 
-def _structure(document: Mapping[str, Any], probes: tuple[str, ...], found: Plugins, origin: str) -> config.Settings:
+def _read(file: Path | None) -> config.Document:
+    return config.read(file) if file is not None else config.Document({})
+
+
+def _structure(document: config.Document, probes: tuple[str, ...], found: Plugins) -> config.Settings:
     probe, aggregator, exporter = (_types(found, group) for group in (PROBES, AGGREGATORS, EXPORTERS))
-    return config.structure(document, probes, probe, aggregator, exporter, origin)
-
-
-def _exporter(text: str) -> dict[str, str]:
-    kind, colon, path = text.partition(":")
-    if not kind or (colon and not path):
-        raise InputError(f"--export {text}: has to be KIND or KIND:PATH, such as json:latency.json")
-    return {"kind": kind, "path": path} if colon else {"kind": kind}
+    return config.structure(document.tables, probes, probe, aggregator, exporter, document.origin, document.spelled)
 
 
 def _privileged(btf: Path | None = None) -> kernel.KernelFacts:
@@ -348,7 +351,3 @@ def _report(title: str, facts: Any) -> bool:
             click.secho(f"     {fact.remedy}", fg="cyan")
         good &= fact.good is not False
     return good
-
-
-with contextlib.suppress(AttributeError):
-    sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]

@@ -7,10 +7,14 @@ messages, `probekit config init` and the configuration reference; nothing about 
 from __future__ import annotations
 
 import re
+import types
+import typing
 from collections.abc import Callable
 from typing import Any, NewType
 
 import attrs
+
+from .words import WHOLE
 
 Seconds = NewType("Seconds", float)
 """A duration in seconds, in TOML a string with its unit: "60s", "250ms", "1m30s"."""
@@ -20,6 +24,8 @@ Bytes = NewType("Bytes", int)
 
 _SECONDS = {"ns": 1e-9, "us": 1e-6, "ms": 1e-3, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _BYTES = {"": 1, "B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
+_LONGEST = 100  # characters of a duration or a size: what is longer is neither, and Python counts on
+_LATEST = 100_000 * 86400.0
 _DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ns|us|ms|s|m|h|d)")
 _SIZE = re.compile(r"([0-9]+)\s*([KMG]iB|B|)")
 
@@ -65,16 +71,26 @@ def fault(kind: object) -> str:
     return ""
 
 
+def of_option(kind: Any) -> Any:
+    """The type of what may be left out: `X` of `X | None`."""
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return next(part for part in typing.get_args(kind) if part is not types.NoneType)
+    return kind
+
+
 def parse_seconds(text: str) -> Seconds:
     """Seconds of "1m30s".
 
     Raises:
         ValueError: The text is no duration.
     """
-    parts = _DURATION.findall(text)
+    parts = _DURATION.findall(text[:_LONGEST])
     if not parts or "".join(number + unit for number, unit in parts) != text:
         raise ValueError('has to be a duration with its unit, such as "60s", "250ms" or "1m30s"')
-    return Seconds(sum(float(number) * _SECONDS[unit] for number, unit in parts))
+    seconds = sum(float(number) * _SECONDS[unit] for number, unit in parts)
+    if seconds > _LATEST:
+        raise ValueError(f'has to be a duration of at most "{_LATEST / _SECONDS["d"]:.0f}d"')
+    return Seconds(seconds)
 
 
 def format_seconds(seconds: float) -> str:
@@ -92,10 +108,11 @@ def parse_bytes(text: str) -> Bytes:
     Raises:
         ValueError: The text is no size.
     """
-    match = _SIZE.fullmatch(text)
-    if match is None:
+    match = _SIZE.fullmatch(text) if len(text) <= _LONGEST else None
+    size = int(match[1]) * _BYTES[match[2]] if match is not None else None
+    if size is None or size not in WHOLE:
         raise ValueError('has to be a size such as 65536, "64KiB" or "4MiB"')
-    return Bytes(int(match[1]) * _BYTES[match[2]])
+    return Bytes(size)
 
 
 def format_bytes(size: int) -> str:

@@ -15,6 +15,7 @@ from .config import suggestion
 from .errors import InputError, PluginError, ProbekitError
 from .model import AttachPlan
 from .options import fault
+from .words import printable
 
 PROBES = "probekit.probes"
 AGGREGATORS = "probekit.aggregators"
@@ -128,7 +129,7 @@ class Plugins:
         word = WORDS[group]
         entries = self.found.get((group, name), [])
         if not entries:
-            raise InputError(f"unknown {word} {name!r}{suggestion(name, self.names(group))}")
+            raise InputError(f"unknown {word} '{printable(name)}'{suggestion(name, self.names(group))}")
         infos = self.infos(group, name)
         if len(infos) > 1:
             owners = " and by ".join(sorted(f"{info.distribution} {info.version}" for info in infos))

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import types
 import typing
 from collections.abc import Iterable, Mapping
 from typing import Any
@@ -10,7 +9,8 @@ from typing import Any
 import attrs
 
 from .config import RunSettings
-from .options import Bytes, Seconds, format_bytes, format_seconds
+from .options import Bytes, Seconds, format_bytes, format_seconds, of_option
+from .words import key, string
 
 
 def toml(probes: Mapping[str, type], exporters: Mapping[str, type]) -> str:
@@ -22,9 +22,15 @@ def toml(probes: Mapping[str, type], exporters: Mapping[str, type]) -> str:
     """
     parts = ["[run]", *_options(RunSettings)]
     for name, kind in probes.items():
-        parts += ["", *_comment(kind), f"[probe.{name}]", *_options(kind)]
+        parts += ["", *_comment(kind), f"[probe.{key(name)}]", *_options(kind)]
     for name, kind in exporters.items():
-        parts += ["", *_comment(kind), "[[export]]", f'kind = "{name}"', *_options(kind, _export_path(name, kind))]
+        parts += [
+            "",
+            *_comment(kind),
+            "[[export]]",
+            f"kind = {string(name)}",
+            *_options(kind, _export_path(name, kind)),
+        ]
     return "\n".join(parts) + "\n"
 
 
@@ -51,7 +57,7 @@ def markdown(probes: Mapping[str, type], exporters: Mapping[str, type]) -> str:
 
 def allowed(field: attrs.Attribute[Any]) -> str:
     """In words, what an option takes."""
-    kind = _plain(field.type)
+    kind = of_option(field.type)
     if typing.get_origin(kind) is typing.Literal:
         return ", ".join(f"`{literal(word, str)}`" for word in typing.get_args(kind))
     if typing.get_origin(kind) is tuple:
@@ -69,7 +75,7 @@ def allowed(field: attrs.Attribute[Any]) -> str:
 
 def literal(value: Any, kind: Any) -> str:
     """A value as TOML."""
-    kind = _plain(kind)
+    kind = of_option(kind)
     if kind is Seconds:
         return f'"{format_seconds(value)}"'
     if kind is Bytes:
@@ -78,13 +84,13 @@ def literal(value: Any, kind: Any) -> str:
         return str(value).lower()
     if isinstance(value, tuple):
         return f"[{', '.join(literal(entry, type(entry)) for entry in value)}]"
-    return f'"{value}"' if isinstance(value, str) else str(value)
+    return string(value) if isinstance(value, str) else str(value)
 
 
 def _options(kind: type, replaced: Mapping[str, str] | None = None) -> list[str]:
     lines = []
     for field in _fields(kind):
-        lines += [f"# {field.metadata['help']} ({allowed(field).replace('`', '')})"]
+        lines += [f"# {' '.join(field.metadata['help'].split())} ({allowed(field).replace('`', '')})"]
         if replaced and field.name in replaced:
             lines.append(f'{field.name} = "{replaced[field.name]}"')
         elif field.default is attrs.NOTHING:
@@ -105,15 +111,9 @@ def _fields(kind: type) -> Iterable[attrs.Attribute[Any]]:
     return attrs.fields(attrs.resolve_types(kind))  # type: ignore[no-any-return]
 
 
-def _plain(kind: Any) -> Any:
-    """`X` of `X | None`."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return next(part for part in typing.get_args(kind) if part is not types.NoneType)
-    return kind
-
-
 def _doc(kind: type) -> str:
-    return (kind.__doc__ or "").strip().splitlines()[0]
+    """What a class says of itself in its first line; its name where it says nothing."""
+    return ((kind.__doc__ or "").strip().splitlines() or [kind.__name__])[0]
 
 
 def _comment(kind: type) -> list[str]:

@@ -52,7 +52,7 @@ class DropsConfig:
         """What two options together do not allow."""
         needing = [layer for layer in self.layers if layer in ("xdp", "tc")]
         if needing and not self.devices:
-            raise ValueError(f'layers = {list(self.layers)}: {" and ".join(needing)} need devices = ["NAME", ...]')
+            raise ValueError(f'layers {" and ".join(needing)} need devices = ["NAME", ...]')
         if self.devices and not self.layers:
             raise ValueError("devices are for layers: name layers, or leave devices out")
         if self.stacks and self.mode != "events":

@@ -15,6 +15,7 @@ from typing import Any
 
 from probekit import kernel, pipeline, plugins
 from probekit.cli import _structure
+from probekit.config import Document
 from probekit.errors import ProbekitError
 
 SIZES = (100, 10_000, 100_000)
@@ -25,10 +26,8 @@ ROUNDS = 5
 def run() -> dict[str, Any]:
     """Milliseconds, the smallest of some rounds."""
     found, facts = plugins.discover(), kernel.detect()
-    document = {"probe": {"latency": {"max_connections": 150_000}}}
-    compiled = pipeline.compile_all(
-        pipeline.plan(_structure(document, ("latency",), found, ""), found, facts), facts, None
-    )
+    document = Document({"probe": {"latency": {"max_connections": 150_000}}})
+    compiled = pipeline.compile_all(pipeline.plan(_structure(document, ("latency",), found), found, facts), facts, None)
     results = {}
     for size in SIZES:
         with ExitStack() as stack:

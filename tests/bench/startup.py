@@ -77,10 +77,11 @@ def main() -> None:
     from probekit import bpf, kernel, pipeline, plugins
     from probekit.cli import _structure
     from probekit.compile import sources
+    from probekit.config import Document
     from probekit.model import Way
 
     found, facts = plugins.discover(), kernel.detect()
-    planned = pipeline.plan(_structure({}, ("latency",), found, ""), found, facts)[0].plan
+    planned = pipeline.plan(_structure(Document({}), ("latency",), found), found, facts)[0].plan
     flags = [f"-I{path}" for path in sources.folders(planned)] + [f"-D{n}={v}" for n, v in planned.defines.items()]
     module = BPF(src_file=str(planned.source), cflags=flags + peers.bcc_flags())
     from probekit.btf import Types, target_ids

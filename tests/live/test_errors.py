@@ -16,7 +16,7 @@ READ_ONLY = "-all,+dac_read_search"
 NOBODY = ["setpriv", "--reuid=65534", "--clear-groups", f"--inh-caps={READ_ONLY}", f"--ambient-caps={READ_ONLY}"]
 
 
-def probekit(*arguments: str, prefix: list[str] | None = None) -> subprocess.CompletedProcess[str]:
+def probekit(*arguments: str | bytes, prefix: list[str] | None = None) -> subprocess.CompletedProcess[str]:
     return subprocess.run([*(prefix or []), PROBEKIT, *arguments], capture_output=True, text=True, timeout=60)
 
 
@@ -35,12 +35,18 @@ def probekit(*arguments: str, prefix: list[str] | None = None) -> subprocess.Com
         ("[probe.latecny]\nsample = 1", "probe.latecny: unknown probe 'latecny', did you mean latency?"),
         ("[[export]]\nkind = 'jsno'", "export[0].kind: unknown exporter 'jsno', did you mean json?"),
         ("[runn]", "runn: unknown key, did you mean run?"),
+        ("run = 1", "run = 1: has to be a table"),
+        ("export = 1", "export = 1: has to be a list of tables, each headed [[export]]"),
+        ("export = {}", "export = {}: has to be a list of tables, each headed [[export]]"),
+        ("[probe.latency]\nsample = 2020-01-01", "probe.latency.sample = 2020-01-01: has to be a number"),
+        (f"[probe.latency]\nsample = 0x{'f' * 3600}", "probe.latency.sample = 0xfff"),
     ],
 )
 def test_a_bad_configuration_is_named_by_path_value_and_rule(tmp_path: Path, toml: str, message: str) -> None:
     file = tmp_path / "run.toml"
     file.write_text(toml)
-    for command in (["run", "latency", "--config", str(file)], ["config", "validate", str(file)]):
+    more = ["--interval", "1s", "--export", "json"]
+    for command in (["run", "latency", "--config", str(file), *more], ["config", "validate", str(file)]):
         done = probekit(*command)
         assert done.returncode == 2
         assert done.stderr.startswith(f"error: {file}: ")
@@ -60,13 +66,34 @@ def test_a_bad_configuration_is_named_by_path_value_and_rule(tmp_path: Path, tom
         (["run", "latency", "--set", "probe.latency.sample"], "has to be PATH=VALUE"),
         (["run", "latency", "--set", "probe.latency.sample=0"], "probe.latency.sample = 0: has to be above 0"),
         (["run"], "Missing argument"),
+        (
+            ["run", "drops", "--set", "probe.drops.mode=event"],
+            'probe.drops.mode = "event": has to be one of aggregate, ev',
+        ),
+        (["run", "drops", "--set", "probe.drops.layers=[tc]"], "strings in it stand in quotes"),
+        (
+            ["run", "latency", "--set", b"probe.latency.mode=\xff\x1b"],
+            'probe.latency.mode = "\\udcff\\u001b": has to be',
+        ),
+        (["run", "latency", "--set", b"probe.latency.\xff=1"], "has to be PATH=VALUE"),
+        (["run", "latency", "--config", b"\xff\x1b"], "\\udcff\\u001b: there is no such file"),
+        (["run", "latency", "--config", "/"], "/: cannot be read: Is a directory"),
+        (["run", "latency", "--export", "json:x", "--export", "csv:./x"], "export[0] writes there already"),
+        ([b"no\xff"], "No such command"),
+        ([b"--no\xff"], "No such option"),
+        (["config", "init", b"\xff"], "unknown probe '\\udcff'"),
+        (["config", "validate", "x" * 5000], "cannot be read: File name too long"),
+        (["list", "x"], "unexpected extra argument"),
+        ([], "Usage: "),
     ],
 )
-def test_a_bad_argument_gives_one_message_and_exit_code_2(arguments: list[str], message: str) -> None:
+def test_a_bad_argument_gives_one_message_and_exit_code_2(arguments: list[str | bytes], message: str) -> None:
     done = probekit(*arguments)
     assert done.returncode == 2
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+    assert "internal error" not in done.stderr
+    assert all(line.isprintable() for line in done.stderr.splitlines())
 
 
 def test_not_root_says_what_to_do() -> None:

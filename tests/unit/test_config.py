@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import datetime
+import os
+import re
+import threading
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
@@ -10,9 +14,13 @@ import pytest
 from attrs import frozen
 
 from probekit import Bytes, Seconds, option
-from probekit.config import Aggregate, RunSettings, Settings, assign, read, structure, suggestion
+from probekit.config import Aggregate, RunSettings, Settings, overrides, read, structure, suggestion
+from probekit.config import document as reading
+from probekit.config.document import DEEPEST, LARGEST, Document
+from probekit.config.structure import MOST
 from probekit.errors import ConfigError, InputError, PluginError
 from probekit.export.files import PATH_RULE, check_template
+from probekit.words import show
 
 
 @frozen
@@ -129,7 +137,7 @@ _DURATION, _SIZE = "a duration with its unit", "a size such as"
         ("mode", 1, "1", "one of fast, careful"),
         ("mode", True, "true", "one of fast, careful"),
         ("mode", ["fast"], '["fast"]', "one of fast, careful"),
-        ("mode", {"fast": 1}, "{'fast': 1}", "one of fast, careful"),
+        ("mode", {"fast": 1}, "{fast = 1}", "one of fast, careful"),
         ("share", "0.5", '"0.5"', _NUMBER),
         ("share", True, "true", _NUMBER),
         ("share", float("nan"), "nan", _NUMBER),
@@ -227,7 +235,7 @@ def test_a_plugin_that_cannot_be_used_is_a_problem_like_any_other() -> None:
         ({"probe": []}, "probe", "[]"),
         ({"probe": {"wiggle": 5}}, "probe.wiggle", "5"),
         ({"probe": {"wiggle": True}}, "probe.wiggle", "true"),
-        ({"export": {"kind": "paper"}}, "export", "{'kind': 'paper'}"),
+        ({"export": {"kind": "paper"}}, "export", '{kind = "paper"}'),
         ({"export": "paper"}, "export", '"paper"'),
         ({"export": ["paper"]}, "export", '["paper"]'),
     ],
@@ -264,7 +272,7 @@ def test_what_two_options_together_do_not_allow_is_said_by_the_class() -> None:
     [
         ({"duration": 60}, "run.duration = 60: has to be a duration"),
         ({"duration": "0s"}, 'run.duration = "0s": has to be above 0'),
-        ({"interval": "99ms"}, 'run.interval = "99ms": has to be at least 100ms'),
+        ({"interval": "99ms"}, 'run.interval = "99ms": has to be at least "100ms"'),
         ({"interval": True}, "run.interval = true: has to be a duration"),
     ],
 )
@@ -341,35 +349,124 @@ def test_a_placeholder_that_cannot_be_filled_in_is_refused(path: str) -> None:
     ],
 )
 def test_set_reads_a_toml_value_and_a_bare_word_as_a_string(assignment: str, value: object) -> None:
-    document: dict[str, Any] = {}
-    assign(document, assignment)
-    assert document == {"probe": {"wiggle": {"share": value}}}
-    assert type(document["probe"]["wiggle"]["share"]) is type(value)
+    made = _set({}, assignment)
+    assert made["probe"] == {"wiggle": {"share": value}}
+    assert type(made["probe"]["wiggle"]["share"]) is type(value)
+
+
+def _set(tables: dict[str, Any], *assignments: str) -> Mapping[str, Any]:
+    return overrides(Document(tables), {}, (), assignments).tables
 
 
 def test_set_overrides_one_value_and_keeps_the_others() -> None:
-    document: dict[str, Any] = {"run": {"duration": "1s", "interval": "2s"}, "probe": {}}
-    assign(document, "run.duration=5s")
-    assert document == {"run": {"duration": "5s", "interval": "2s"}, "probe": {}}
+    tables: dict[str, Any] = {"run": {"duration": "1s", "interval": "2s"}, "probe": {}}
+    made = _set(tables, "run.duration=5s")
+    assert made["run"] == {"duration": "5s", "interval": "2s"}
+    assert tables["run"]["duration"] == "1s"
 
 
-@pytest.mark.parametrize("assignment", ["", "run.duration", "=5", ".duration=5", "run.=5", "run..duration=5", " =5"])
+@pytest.mark.parametrize(
+    "assignment",
+    ["", "run.duration", "=5", ".duration=5", "run.=5", "run..duration=5", " =5", "a b=5", '"a=5', "a\n.b=5", "[0]=5",
+     '"\\x".a=5', "export[0]=5", ".".join("a" * 50) + "=5"],
+)  # fmt: skip
 def test_set_without_path_or_value_is_told_how_to_write_it(assignment: str) -> None:
     with pytest.raises(InputError, match=r"has to be PATH=VALUE, such as probe\.latency\.sample=0\.1") as caught:
-        assign({}, assignment)
-    assert caught.value.message.startswith(f"--set {assignment}: ")
+        _set({}, assignment)
+    assert caught.value.message.startswith("--set ")
+    assert caught.value.message.isprintable()
 
 
-@pytest.mark.parametrize("document", [{"run": 5}, {"run": []}, {"run": "x"}])
-def test_set_through_something_that_is_no_table_is_refused(document: dict[str, Any]) -> None:
-    with pytest.raises(InputError, match=r"--set run\.duration=5s: run is not a table"):
-        assign(document, "run.duration=5s")
+@pytest.mark.parametrize(
+    ("assignment", "made"),
+    [
+        ('probe."odd name".share=1', {"probe": {"odd name": {"share": 1}}}),
+        ("probe.'a=b.c'.share=1", {"probe": {"a=b.c": {"share": 1}}}),
+        ('"pr\\u006fbe" . wiggle . share = 1', {"probe": {"wiggle": {"share": 1}}}),
+        ("export[1].path=x", {"export": [{"kind": "screen"}, {"kind": "paper", "path": "x"}]}),
+    ],
+)
+def test_set_takes_a_path_as_messages_write_it(assignment: str, made: dict[str, Any]) -> None:
+    tables = {"export": [{"kind": "screen"}, {"kind": "paper"}]} if "export" in made else {}
+    assert {name: entry for name, entry in _set(tables, assignment).items() if name in made} == made
+
+
+@pytest.mark.parametrize(
+    ("tables", "assignment", "message"),
+    [
+        ({"run": 5}, "run.duration=5s", "run is not a table"),
+        ({"run": "x"}, "run.duration=5s", "run is not a table"),
+        ({"run": []}, "run.duration=5s", "run is a list; one of its entries is run[0]"),
+        ({"export": [{"kind": "paper"}]}, "export.path=x", "export is a list; one of its entries is export[0]"),
+        ({"export": [{}]}, "export[1].path=x", "there is no export[1]: export has 1 entries, and they count from 0"),
+        ({}, "export[0].path=x", "there is no export[0]: export is not a list, and they count from 0"),
+        ({"export": [5]}, "export[0].path=x", "export[0] is not a table"),
+        ({}, "probe.wiggle.names=[a, b]", "[a, b] is not valid TOML: "),
+    ],
+)
+def test_set_through_something_that_is_no_table_is_refused(
+    tables: dict[str, Any], assignment: str, message: str
+) -> None:
+    with pytest.raises(InputError) as caught:
+        _set(tables, assignment)
+    assert caught.value.message.startswith(f"--set {assignment}: {message}")
+
+
+def _run(
+    tables: dict[str, Any], *assignments: str, exports: tuple[str, ...] = ("screen",), duration: str = "1s"
+) -> Settings:
+    made = overrides(Document(tables), {"duration": duration, "interval": None}, exports, assignments)
+    return structure(made.tables, ("wiggle",), _PROBES, _AGGREGATORS, _EXPORTERS, "", made.spelled)
+
+
+@pytest.mark.parametrize(
+    "text", ["5", "-0x10", "1_000", "1e3", "inf", "nan", "true", "2020-01-01", "2020-01-01T00:00:00Z", "07:30:00"]
+)
+def test_an_option_that_is_a_text_takes_any_bare_word(text: str) -> None:
+    settings = _run({"export": [{"kind": "paper"}]}, f"probe.wiggle.label={text}", f"export[0].path= {text} ")
+    assert settings.probes["wiggle"].label == text
+    assert settings.exports[0].settings.path == text
+
+
+def test_a_bare_word_counts_until_it_is_overridden() -> None:
+    label = "probe.wiggle.label"
+    assert _run({}, f"{label}=5", f'{label}="6"').probes["wiggle"].label == "6"
+    assert _run({}, f"{label}=5", 'probe={wiggle = {label = "7"}}').probes["wiggle"].label == "7"
+    with pytest.raises(ConfigError, match="has to be a string"):
+        _run({}, f"{label}=5", "probe.wiggle={label = 5}")
+
+
+def test_a_bare_word_for_a_choice_is_shown_as_it_was_written() -> None:
+    with pytest.raises(ConfigError, match=r'mode = "true": has to be one of fast, careful'):
+        _run({}, "probe.wiggle.mode=true")
+
+
+@pytest.mark.parametrize("run", [1, [], ["5s"], datetime.date(2020, 1, 1), "x", 1.5, True])
+def test_options_for_a_run_that_is_no_table_leave_that_to_be_told(run: object) -> None:
+    with pytest.raises(ConfigError, match=f"^run = {re.escape(show(run))}: has to be a table$"):
+        _run({"run": run})
+
+
+@pytest.mark.parametrize("export", [0, 1, "", "json", {}, {"kind": "paper"}, False, [1], datetime.time(1, 2)])
+def test_exporters_beside_an_export_that_is_no_list_leave_that_to_be_told(export: object) -> None:
+    shown = f"export = {show(export)}" if not isinstance(export, list) else "export = [1"
+    for exports in ((), ("screen",)):
+        with pytest.raises(ConfigError, match=f"^{re.escape(shown)}.*has to be a list of tables, each headed "):
+            _run({"export": export}, exports=exports)
+
+
+def test_exporters_are_added_to_those_of_the_file_and_stdout_to_none() -> None:
+    file = {"export": [{"kind": "screen"}]}
+    made = overrides(Document(file), {}, ("paper:a:b", "screen"), ())
+    assert made.tables["export"] == [{"kind": "screen"}, {"kind": "paper", "path": "a:b"}, {"kind": "screen"}]
+    for tables in ({}, {"export": []}):
+        assert overrides(Document(tables), {}, (), ()).tables["export"] == [{"kind": "stdout"}]
 
 
 def test_a_file_is_read_as_it_is_written(tmp_path: Path) -> None:
     file = tmp_path / "run.toml"
     file.write_text('[run]\nduration = "5s"\n[probe.wiggle]\nlabel = "Zürich"\n[[export]]\nkind = "paper"\n', "utf-8")
-    assert read(file) == {
+    assert read(file).tables == {
         "run": {"duration": "5s"},
         "probe": {"wiggle": {"label": "Zürich"}},
         "export": [{"kind": "paper"}],
@@ -392,9 +489,9 @@ def test_a_folder_is_no_configuration(tmp_path: Path) -> None:
 def test_a_file_that_is_not_utf8_cannot_be_read(tmp_path: Path) -> None:
     file = tmp_path / "latin.toml"
     file.write_bytes('label = "Zürich"'.encode("latin-1"))
-    with pytest.raises(InputError, match="cannot be read: 'utf-8' codec can't decode") as caught:
+    with pytest.raises(InputError) as caught:
         read(file)
-    assert caught.value.message.startswith(f"{file}: ")
+    assert caught.value.message == f"{file}: is not UTF-8: byte 0xfc in line 1"
 
 
 @pytest.mark.parametrize(
@@ -409,13 +506,146 @@ def test_a_syntax_error_is_named_with_its_line(tmp_path: Path, text: str, place:
     assert place in caught.value.message
 
 
-@pytest.mark.parametrize("value", ["9" * 5000, "[" * 2000 + "]" * 2000], ids=["number", "nesting"])
-def test_a_value_beyond_what_the_parser_takes_is_an_error_of_the_input(tmp_path: Path, value: str) -> None:
+_LARGE = ["9" * 5000, "-" + "9" * 5000, "0x" + "f" * 3600, "0o" + "7" * 5000, "0b" + "1" * 20_000, "1" * 20, "1e400"]
+_DEEP = ["[" * 2000 + "]" * 2000, "[" * 50 + "]" * 50, "{a = " * 50 + "1" + "}" * 50]
+
+
+@pytest.mark.parametrize("value", [*_LARGE, *_DEEP], ids=lambda value: value[:4])
+def test_a_value_beyond_what_toml_has_is_an_error_of_the_input(tmp_path: Path, value: str) -> None:
     file = tmp_path / "run.toml"
-    file.write_text(f"a = {value}\n")
+    file.write_text(f"[probe.wiggle]\nshare = {value}\n")
     with pytest.raises(InputError) as caught:
         read(file)
     assert caught.value.message.startswith(f"{file}: ")
+    assert ("too large" if value in _LARGE else f"nested deeper than {DEEPEST}") in caught.value.message
+    with pytest.raises(InputError, match=r"^(--set )?probe\.wiggle\.share"):
+        _run({}, f"probe.wiggle.share={value}")
+
+
+@pytest.mark.parametrize("option", ["share", "count", "wait", "buffer", "label", "mode", "limit", "loud", "zzz"])
+@pytest.mark.parametrize(
+    "value",
+    [int("f" * 3600, 16), -(1 << 63) - 1, 1 << 63, "9" * 100_000, "9" * 90 + "GiB"],
+    ids=["huge", "below", "above", "long", "size"],
+)
+def test_what_no_option_can_be_is_refused_in_one_short_line(option: str, value: Any) -> None:
+    if (option, type(value)) == ("label", str):
+        return
+    (problem,) = _problems({"probe": {"wiggle": {option: value}}})
+    assert len(problem) < 500
+    assert problem.startswith(f"probe.wiggle.{option}")
+    assert "set_int_max_str_digits" not in problem
+
+
+def test_the_longest_lists_of_problems_are_cut() -> None:
+    problems = _problems({"probe": {"wiggle": {f"x{number}": number for number in range(MOST + 7)}}})
+    assert (len(problems), problems[-1]) == (MOST + 1, "and 7 more problems")
+
+
+def test_a_byte_order_mark_is_passed_over(tmp_path: Path) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes(b'\xef\xbb\xbf[run]\r\nduration = "5s"\r\n')
+    assert read(file).tables == {"run": {"duration": "5s"}}
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-be"])
+def test_utf_16_is_named(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "run.toml"
+    file.write_bytes("\ufeff[run]".encode(encoding))
+    with pytest.raises(InputError, match="is UTF-16; TOML is UTF-8") as caught:
+        read(file)
+    assert caught.value.hint == "save it as UTF-8"
+
+
+def test_a_pipe_is_read_to_its_end(tmp_path: Path) -> None:
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = threading.Thread(target=lambda: fifo.write_text("[run]\n" + "# x\n" * 50_000 + 'duration = "5s"'))
+    writer.start()
+    assert read(fifo).tables == {"run": {"duration": "5s"}}
+    writer.join()
+
+
+@pytest.mark.parametrize("written", [False, True], ids=["nobody", "half"])
+def test_a_pipe_that_nobody_writes_to_is_given_up(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, written: bool
+) -> None:
+    monkeypatch.setattr(reading, "PATIENCE", 0.2)
+    fifo = tmp_path / "fifo"
+    os.mkfifo(fifo)
+    writer = os.open(fifo, os.O_RDWR) if written else -1
+    try:
+        if written:
+            os.write(writer, b"[run]")
+        with pytest.raises(InputError, match="fifo: nobody wrote to it, or not all, for "):
+            read(fifo)
+    finally:
+        if written:
+            os.close(writer)
+
+
+@pytest.mark.parametrize("name", ["/dev/zero", "/dev/random", "large"])
+def test_what_has_no_end_is_no_configuration(tmp_path: Path, name: str) -> None:
+    file = tmp_path / name  # an absolute name stays what it is
+    if name == "large":
+        file.write_text("#" * (LARGEST + 1))
+    with pytest.raises(InputError, match="is larger than 1 MiB: no configuration is"):
+        read(file)
+
+
+@pytest.mark.parametrize("name", ["a\0b", "x" * 5000, "\x1b[31m", "\udcff"])
+def test_a_file_of_an_odd_name_is_named_in_one_short_line(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError) as caught:
+        read(tmp_path / name)
+    assert caught.value.message.isprintable()
+    assert len(caught.value.message) < 400
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (datetime.date(2020, 1, 1), "2020-01-01"),
+        (datetime.datetime(2020, 1, 1, 2, 3, tzinfo=datetime.timezone.utc), "2020-01-01T02:03:00+00:00"),
+        (datetime.time(1, 2, 3), "01:02:03"),
+        ([True, {"a b": [1.5, float("inf")]}], '[true, {"a b" = [1.5, inf]}]'),
+        ('say "x" \\ \u202e', '"say \\"x\\" \\\\ \\u202e"'),
+        ("a" * 300, '"' + "a" * 200 + "…" + '"'),
+    ],
+)
+def test_a_value_is_shown_as_toml_has_it(value: object, shown: str) -> None:
+    (problem,) = _problems({"probe": {"wiggle": {"count": value}}})
+    assert problem == f"probe.wiggle.count = {shown}: has to be a whole number"
+
+
+def test_a_text_has_no_nul() -> None:
+    (problem,) = _problems({"probe": {"wiggle": {"label": "a\0b"}}})
+    assert problem == 'probe.wiggle.label = "a\\u0000b": has to be a string without \\u0000'
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [
+        ("x.json", "x.json"), ("x.json", "./x.json"), ("x.json", "a/../x.json"), ("wiggle.json", "{probe}.json"),
+        ("link.json", "x.json"), ("{probe}/x", "wiggle/x"),
+    ],
+)  # fmt: skip
+def test_two_exporters_may_not_write_to_one_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, first: str, second: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("link.json").symlink_to("x.json")
+    chain = [{"kind": "screen"}, {"kind": "paper", "path": first}, {"kind": "paper", "path": second}]
+    assert _problems({"export": chain}) == [
+        f'export[2].path = "{second}": export[1] writes there already, with path = "{first}"'
+    ]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("-", "-"), ("x.json", "y.json"), ("/dev/null", "/dev/null"), ("{probe}", "{probe}.x")]
+)
+def test_two_exporters_may_write_beside_each_other(first: str, second: str) -> None:
+    chain = [{"kind": "paper", "path": first}, {"kind": "paper", "path": second}]
+    assert len(_settings({"export": chain}).exports) == 2
 
 
 def test_an_aggregator_is_added_to_the_probe_that_it_names() -> None:

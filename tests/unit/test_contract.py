@@ -135,7 +135,7 @@ def test_what_needs_the_kernel_is_said_to_be_unchecked(check: Check) -> None:
         ('    """Sheets."""\n', "", "configuration: Config has no docstring"),
         ('help="the file"', 'help=""', "configuration: the option path has no help"),
         ("path: str", "pfad: str", "documentation: the option pfad is not in the README"),
-        ('option("-", help', 'option("\\n", help', "configuration: the default of path cannot be written in TOML"),
+        ('option("-", help', 'option(b"-", help', "configuration: the default of path cannot be written in TOML"),
         ("        prepare(self.path)\n", "", "export: that its folder is not there is not noticed before anything is"),
         ("prepare(self.path)", "place(self.path.removesuffix('/missing/file')[9999], '')", "export: IndexError"),
         ("prepare(self.path)", "open(self.path)", "export: FileNotFoundError"),

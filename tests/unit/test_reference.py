@@ -168,3 +168,13 @@ def test_the_reference_says_default_and_what_is_allowed(row: str) -> None:
 
 def test_a_table_without_options_says_so() -> None:
     assert "No options." in markdown({}, {"nothing": Nothing})
+
+
+def test_a_class_that_says_nothing_of_itself_is_headed_by_its_name() -> None:
+    kind = attrs.make_class("Mute", {"label": option('a"\\', help="what to\ncall it")})
+    kind.__annotations__ = {"label": str}
+    kind.__doc__ = None
+    text = toml({"odd name": kind}, {"odd": kind})
+    assert "# Mute" in text.splitlines()
+    assert tomli.loads(text)["probe"] == {"odd name": {"label": 'a"\\'}}
+    assert "# what to call it (" in text

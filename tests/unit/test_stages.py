@@ -28,6 +28,8 @@ _SHARED = {
     "map_types",
     "trust",
     "privileges",
+    "words",
+    "streams",
 }
 _ALL_STAGES = {"pipeline.py", "running.py", "measure.py", "cli.py", "check.py", "testing.py", "contract.py"}
 _MODULES = sorted(path for path in _ROOT.rglob("*.py") if "templates" not in path.relative_to(_ROOT).parts)
