@@ -12,6 +12,7 @@ from typing import Any
 
 import probekit
 from probekit import hookspecs, plugins, reference
+from probekit.distribution import NAME
 from probekit.plugins import EXPORTERS, HOOKS, NEEDED, PROBES, WORDS
 
 DOCS = Path(__file__).parent
@@ -91,7 +92,7 @@ def pages() -> dict[str, str]:
         group: {
             info.name: found.config_type(group, info.name)
             for info in found.describe()
-            if info.group == group and info.distribution == "probekit"
+            if info.group == group and info.distribution == NAME
         }
         for group in (PROBES, EXPORTERS)
     }

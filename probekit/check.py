@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from . import bpf, install
+from . import bpf, distribution, install
 from .compile import compile_plan, find_libbcc
 from .errors import InputError, MissingError, ProbekitError
 from .kernel import PRIVILEGES, WITH_BTF, KernelFacts, find_bpftool
@@ -63,6 +63,9 @@ def machine(kernel: KernelFacts) -> Iterator[Fact]:
             "bcc for Python", real, str(module.origin) if module else "missing",
             f"{install.command()}; a virtual environment has to be made with --system-site-packages",
         )  # fmt: skip
+    other = distribution.stranger()
+    if other:
+        yield Fact(distribution.STRANGER, False, other, distribution.REMEDY)
     bpftool = find_bpftool()
     yield Fact("bpftool", bpftool is not None, bpftool or "missing", install.command())
 

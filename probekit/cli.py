@@ -14,7 +14,7 @@ from typing import Any
 
 import click
 
-from . import __version__, config, kernel, plugins, streams, trust
+from . import config, kernel, plugins, streams, trust
 from .errors import ExportError, InputError, MissingError, ProbekitError
 from .model import Snapshot
 from .plugins import AGGREGATORS, EXPORTERS, PROBES, WORDS, Plugins
@@ -106,9 +106,17 @@ def _complain(message: str, hint: str = "") -> None:
             click.echo(lines(text), err=True)
 
 
+def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if wanted and not context.resilient_parsing:
+        from . import __version__  # not above: another package's files may lie over ours, and `check` is to say so
+
+        click.echo(f"probekit, version {__version__}")
+        context.exit()
+
+
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--debug", is_flag=True, help="Show tracebacks.")
-@click.version_option(__version__, prog_name="probekit")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
 def commands(debug: bool) -> None:
     """Kernel measurements from a TOML file."""
     trust.refuse_foreign_packages()

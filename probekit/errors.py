@@ -52,11 +52,12 @@ class ConfigError(InputError):
     Args:
         problems: One line each: the TOML path, the value, what is allowed.
         origin: The file, or where else the configuration came from.
+        hint: What the user can do about one of them.
     """
 
-    def __init__(self, problems: list[str], origin: str = "") -> None:
+    def __init__(self, problems: list[str], origin: str = "", hint: str = "") -> None:
         head = f"{origin}: " if origin else ""
-        super().__init__("\n".join(head + problem for problem in problems))
+        super().__init__("\n".join(head + problem for problem in problems), hint)
         self.problems = problems
 
 

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import importlib.util
 import keyword
 import re
 from pathlib import Path
 
+from . import distribution
 from .errors import InputError
 from .plugins import EXPORTERS, PROBES, Plugins
+from .words import printable
+
+LONGEST = 60
+"""Characters of a name: modules, folders and C types are called by it."""
 
 _TEMPLATES = Path(__file__).parent / "templates"
 _STAND_INS = {PROBES: ("probe", "yourprobe"), EXPORTERS: ("exporter", "yourexporter")}
@@ -29,11 +35,16 @@ def write(group: str, name: str, found: Plugins, folder: Path) -> Path:
         InputError: The name cannot be used, or the folder is there already or cannot be written.
     """
     word, stand_in = _STAND_INS[group]
-    if not re.fullmatch(r"[a-z][a-z0-9_]*", name) or keyword.iskeyword(name):
-        raise InputError(f"{name!r} cannot be a plugin's name", "small letters, digits and _, as a Python module's")
+    if not re.fullmatch(r"[a-z][a-z0-9]*(_[a-z0-9]+)*", name) or keyword.iskeyword(name) or len(name) > LONGEST:
+        raise InputError(
+            f"'{printable(name)}' cannot be a plugin's name",
+            f"at most {LONGEST} small letters and digits, and _ between them, as a Python module's",
+        )
     for info in found.infos(group, name):
         raise InputError(f"there is {_article(word)} {word} of that name already: {info}", "take another name")
     target = folder / f"probekit-{name.replace('_', '-')}"
+    if target.name == distribution.NAME or importlib.util.find_spec(f"probekit_{name}") is not None:
+        raise InputError(f"there is a package {target.name} already", "take another name")
     spellings = {
         f"probekit-{stand_in}": target.name,
         stand_in: name,
@@ -49,7 +60,7 @@ def write(group: str, name: str, found: Plugins, folder: Path) -> Path:
                 text = text.replace(spelling, wanted)
             path.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise InputError(f"{error.filename}: cannot be written: {error.strerror}") from None
+        raise InputError(f"{printable(str(error.filename))}: cannot be written: {error.strerror}") from None
     return target
 
 

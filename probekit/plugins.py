@@ -10,7 +10,7 @@ from typing import Any
 import pluggy
 from attrs import field, frozen
 
-from . import hookspecs
+from . import distribution, hookspecs
 from .config import suggestion
 from .errors import InputError, PluginError, ProbekitError
 from .model import AttachPlan
@@ -133,11 +133,11 @@ class Plugins:
         infos = self.infos(group, name)
         if len(infos) > 1:
             owners = " and by ".join(sorted(f"{info.distribution} {info.version}" for info in infos))
-            raise PluginError(f"{word} {name} is installed twice: by {owners}", "uninstall one of them")
+            raise _unusable(f"{word} {name} is installed twice: by {owners}", "uninstall one of them")
         try:
             module = entries[0].load()
         except Exception as error:
-            raise PluginError(f"{infos[0]} cannot be imported: {_words(error)}", _WHERE) from error
+            raise _unusable(f"{infos[0]} cannot be imported: {_words(error)}", _WHERE) from error
         self._check(module, infos[0])
         if self._manager.is_registered(module):
             other = str(self._manager.get_name(module)).partition(":")[2]
@@ -162,7 +162,7 @@ class Plugins:
             if name not in marked
         ]
         if wrong:
-            raise PluginError(f"{info}: {'; '.join(wrong)}")
+            raise _unusable(f"{info}: {'; '.join(wrong)}")
 
 
 @frozen
@@ -192,6 +192,12 @@ def _owner(entry: importlib.metadata.EntryPoint) -> tuple[str, str]:
         return (entry.dist.name, entry.dist.version) if entry.dist is not None else ("?", "?")
     except OSError:
         return ("?", "?")
+
+
+def _unusable(message: str, hint: str = "") -> PluginError:
+    """A plugin that cannot be used. Where another package has put its files over ours, that is why."""
+    other = distribution.stranger()
+    return PluginError(f"{message}; {other}", distribution.REMEDY) if other else PluginError(message, hint)
 
 
 def _words(error: Exception) -> str:

@@ -24,6 +24,21 @@ MOST = 100
 _EXAMPLES = {"export": 'an exporter, such as kind = "json"', "aggregate": "an aggregator; `probekit list` shows them"}
 
 
+class _Problems(list[str]):
+    """Lines for the user.
+
+    Attributes:
+        hint: What can be done about the first plugin that cannot be used.
+    """
+
+    hint = ""
+
+    def of(self, error: InputError, place: str) -> None:
+        """Adds what is wrong with the plugin that is named somewhere."""
+        self.append(f"{place}: {error.message}" if place else error.message)
+        self.hint = self.hint or error.hint
+
+
 def structure(
     document: Mapping[str, Any],
     probes: tuple[str, ...],
@@ -47,7 +62,7 @@ def structure(
     Raises:
         ConfigError: With every problem found.
     """
-    problems: list[str] = []
+    problems = _Problems()
     known = ("run", "probe", "aggregate", "export")
     problems += [f"{key(name)}: unknown key{suggestion(name, known)}" for name in document if name not in known]
     run = table(document.get("run", {}), RunSettings, "run", spelled, problems)
@@ -61,7 +76,7 @@ def structure(
         try:
             kind = probe_type(name)
         except InputError as error:
-            problems.append(f"{place}: {error.message}" if name in tables else error.message)
+            problems.of(error, place if name in tables else "")
             continue
         settings[name] = table(tables.get(name, {}), kind, place, spelled, problems)
     aggregates = _aggregates(document, aggregator_type, probe_type, spelled, problems)
@@ -72,7 +87,7 @@ def structure(
     problems += _paths(exports, probes)
     if problems:
         more = [f"and {len(problems) - MOST} more problems"] if len(problems) > MOST else []
-        raise ConfigError([printable(problem, 2000) for problem in problems[:MOST]] + more, origin)
+        raise ConfigError([printable(problem, 2000) for problem in problems[:MOST]] + more, origin, problems.hint)
     return Settings(
         run=run,
         probes={name: settings[name] for name in probes},
@@ -82,7 +97,7 @@ def structure(
 
 
 def _aggregates(
-    document: Mapping[str, Any], type_of: TypeOf, probe_type: TypeOf, spelled: Mapping[str, str], problems: list[str]
+    document: Mapping[str, Any], type_of: TypeOf, probe_type: TypeOf, spelled: Mapping[str, str], problems: _Problems
 ) -> list[Aggregate]:
     """Aggregators with the probe that each is added to, also those of probes that do not run."""
     aggregates: list[Aggregate] = []
@@ -95,7 +110,7 @@ def _aggregates(
         try:
             probe_type(probe)
         except InputError as error:
-            problems.append(f"{place}.probe: {error.message}")
+            problems.of(error, f"{place}.probe")
         if any((other.kind, other.probe) == (kind, probe) for other in aggregates):
             problems.append(f"{place}: {kind} is added to {probe} already")
         aggregates.append(Aggregate(kind, probe, table(given, kind_type, place, spelled, problems)))
@@ -103,7 +118,7 @@ def _aggregates(
 
 
 def _kinds(
-    document: Mapping[str, Any], name: str, type_of: TypeOf, problems: list[str]
+    document: Mapping[str, Any], name: str, type_of: TypeOf, problems: _Problems
 ) -> Iterator[tuple[str, str, dict[str, Any], type]]:
     """Of tables that each name a plugin: the place, its name, the rest of the table, its configuration class."""
     entries = document.get(name, [])
@@ -120,7 +135,7 @@ def _kinds(
         try:
             kind_type = type_of(kind)
         except InputError as error:
-            problems.append(f"{place}.kind: {error.message}")
+            problems.of(error, f"{place}.kind")
             continue
         yield place, kind, {option: value for option, value in entry.items() if option != "kind"}, kind_type
 

@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
+from probekit.distribution import NAME
 from probekit.plugins import WORDS, discover
 from probekit.testing import assert_plugin_contract
 
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"
-BUILT_IN = [(WORDS[info.group], info.name) for info in discover().describe() if info.distribution == "probekit"]
+BUILT_IN = [(WORDS[info.group], info.name) for info in discover().describe() if info.distribution == NAME]
 
 
 @pytest.mark.parametrize(("kind", "name"), BUILT_IN)

@@ -21,7 +21,7 @@ import probekit
 
 from ..bench import plugins
 from .conftest import PROBEKIT
-from .packages import THIRD_PARTY, Environments
+from .packages import THIRD_PARTY, Environments, make
 
 PACKAGES = {"dns": "probe", "ports": "aggregator", "sqlite": "exporter"}
 RUN = """
@@ -168,6 +168,29 @@ def _echo(listener: socket.socket) -> None:
     with peer:
         while peer.recv(1):
             peer.sendall(b"!")
+
+
+def test_the_package_that_has_our_import_name_is_named_with_what_to_do(tmp_path: Path) -> None:
+    """On PyPI that is somebody else's: installed after ours, it lies over it."""
+    theirs = tmp_path / "theirs"
+    (theirs / "probekit").mkdir(parents=True)
+    (theirs / "probekit" / "__init__.py").write_text("__version__ = '0.4.0'\n")
+    (theirs / "pyproject.toml").write_text(
+        '[build-system]\nrequires = ["hatchling"]\nbuild-backend = "hatchling.build"\n'
+        '[project]\nname = "probekit"\nversion = "0.4.0"\ndescription = "Probes of something else"\n'
+    )
+    environment = make(tmp_path / "environment")
+    environment.install(Path(probekit.__file__).parents[1])
+    environment.install(theirs)
+    said = "the package probekit 0.4.0 is installed (Probes of something else): it is not this one"
+    for command in (["check"], ["run", "latency", "--duration", "1s"]):
+        done = environment.probekit(*command, cwd=tmp_path)
+        assert done.returncode in (2, 3), done.stderr
+        assert said in done.stdout + done.stderr
+        assert "pip uninstall probekit; pip install --force-reinstall --no-deps probekit-ebpf" in (
+            done.stdout + done.stderr
+        )
+        assert "Traceback" not in done.stderr
 
 
 def test_plugins_that_are_not_used_are_not_imported(tmp_path: Path) -> None:

@@ -459,7 +459,8 @@ def test_exporters_are_added_to_those_of_the_file_and_stdout_to_none() -> None:
     file = {"export": [{"kind": "screen"}]}
     made = overrides(Document(file), {}, ("paper:a:b", "screen"), ())
     assert made.tables["export"] == [{"kind": "screen"}, {"kind": "paper", "path": "a:b"}, {"kind": "screen"}]
-    for tables in ({}, {"export": []}):
+    empty: tuple[dict[str, Any], ...] = ({}, {"export": []})
+    for tables in empty:
         assert overrides(Document(tables), {}, (), ()).tables["export"] == [{"kind": "stdout"}]
 
 

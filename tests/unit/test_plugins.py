@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
+from probekit import distribution
 from probekit.errors import InputError, PluginError
+from probekit.new import write
 from probekit.plugins import AGGREGATORS, EXPORTERS, PROBES, PluginInfo, Plugins, arguments_of, discover
 
 _EXPORTER = """
@@ -324,3 +326,40 @@ def test_a_probe_and_an_exporter_may_have_one_name(install: Install) -> None:
     found = discover()
     assert _export(found).name == "wig"
     assert found.call(PROBES, "wig", "probekit_config", name="wig").__name__ == "Wig"
+
+
+def test_nothing_is_said_of_a_package_that_is_not_there() -> None:
+    assert distribution.stranger() == ""
+
+
+@pytest.mark.parametrize("source", ["from probekit import nothing_of_that_name", _UNKNOWN_HOOK])
+def test_a_plugin_that_fails_beside_the_package_of_our_import_name_says_so(install: Install, source: str) -> None:
+    install(distribution.STRANGER, {}, version="0.4.0")
+    with pytest.raises(PluginError, match=_OWNER) as caught:
+        _export(_one(install, source))
+    assert "the package probekit 0.4.0 is installed (without a description): it is not this one" in caught.value.message
+    assert caught.value.hint == ("pip uninstall probekit; pip install --force-reinstall --no-deps probekit-ebpf")
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["", "A", "1a", "a b", "a-b", "a_", "_a", "a__b", "class", "Ä", "a\n", "../a", "a.b", "a" * 61, "\x1b", "\udcff"],
+)
+def test_a_name_that_no_package_can_have_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(InputError, match=r"cannot be a plugin's name$") as caught:
+        write(PROBES, name, discover(), tmp_path)
+    assert caught.value.message.isprintable()
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("group", "name"), [(PROBES, "ebpf"), (EXPORTERS, "latency"), (EXPORTERS, "ebpf")])
+def test_the_package_of_a_new_plugin_takes_nobodys_place(tmp_path: Path, group: str, name: str) -> None:
+    with pytest.raises(InputError, match=f"there is a package probekit-{name} already"):
+        write(group, name, discover(), tmp_path)
+
+
+def test_a_package_is_written_into_folders_of_any_name_or_says_why_not(tmp_path: Path) -> None:
+    assert (write(PROBES, "wig_2", discover(), tmp_path / "\x1b\udcff") / "pyproject.toml").is_file()
+    with pytest.raises(InputError, match="cannot be written: File exists") as caught:
+        write(PROBES, "wig_2", discover(), tmp_path / "\x1b\udcff")
+    assert caught.value.message.isprintable()

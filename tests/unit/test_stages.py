@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 import probekit
+from probekit.distribution import NAME
 from probekit.plugins import EXPORTERS, discover
 
 _ROOT = Path(probekit.__file__).parent
@@ -151,8 +152,6 @@ def test_no_probe_imports_an_exporter_or_another_probe() -> None:
 
 
 def test_the_built_in_exporters_are_modules_of_the_export_stage() -> None:
-    exporters = {
-        info.module for info in discover().describe() if (info.group, info.distribution) == (EXPORTERS, "probekit")
-    }
+    exporters = {info.module for info in discover().describe() if (info.group, info.distribution) == (EXPORTERS, NAME)}
     assert exporters
     assert {module.rpartition(".")[0] for module in exporters} == {"probekit.export"}
