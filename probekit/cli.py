@@ -48,10 +48,16 @@ def invoke(arguments: list[str]) -> int:
             traceback.print_exc()
         _complain(error.message, error.hint)
         return error.exit_code
+    except SystemExit:  # click's own way out where nobody reads standard output
+        fault = streams.fault()
+        if fault is None:
+            raise
+        streams.quieten()
+        return _unwritten(fault)
+    except streams.OutputError as error:
+        streams.quieten()
+        return _unwritten(error)
     except Exception as error:
-        fault = streams.settle() if isinstance(error, OSError) else None
-        if fault is not None:
-            return _unwritten(fault)
         if "--debug" in arguments:
             traceback.print_exc()
         _complain(
@@ -84,7 +90,7 @@ def _say(words: str) -> None:
 
 def _unwritten(fault: OSError) -> int:
     """Standard output cannot be written. Where it is a pipe that nobody reads any more, nobody wants to know."""
-    if not isinstance(fault, BrokenPipeError):
+    if fault.errno != errno.EPIPE:
         _complain(f"standard output: {'it is closed' if fault.errno == errno.EBADF else fault.strerror}")
     return ExportError.exit_code
 

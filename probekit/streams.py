@@ -6,9 +6,50 @@ import contextlib
 import io
 import os
 import sys
-from typing import IO, Any
+from typing import IO, TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from typing_extensions import Buffer
 
 _PLAIN = ("", "dumb", "unknown")
+
+
+class OutputError(OSError):
+    """Standard output cannot be written."""
+
+
+class _Output(io.BufferedWriter):
+    """What is under standard output: its errors can be told from those of other files.
+
+    Attributes:
+        fault: The last one.
+    """
+
+    fault: OutputError | None = None
+
+    def write(self, data: Buffer) -> int:
+        """Writes.
+
+        Raises:
+            OutputError: It cannot be.
+        """
+        try:
+            return super().write(data)
+        except OSError as error:
+            self.fault = OutputError(error.errno, error.strerror)
+            raise self.fault from error
+
+    def flush(self) -> None:
+        """Writes what is in the buffer.
+
+        Raises:
+            OutputError: It cannot be.
+        """
+        try:
+            super().flush()
+        except OSError as error:
+            self.fault = OutputError(error.errno, error.strerror)
+            raise self.fault from error
 
 
 class _Forgiving(io.TextIOWrapper):
@@ -43,21 +84,21 @@ def prepare() -> None:
             os.set_inheritable(number, True)
     if sys.stdin is None:
         sys.stdin = open(0, closefd=False)  # noqa: SIM115  (open as long as the process)
-    if sys.stdout is None:
-        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
-    if sys.stderr is None:
-        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-    _replacing(sys.stdout)
-    if isinstance(sys.stderr, io.TextIOWrapper):
-        sys.stderr = _Forgiving(
-            sys.stderr.buffer, encoding=sys.stderr.encoding, errors="backslashreplace", line_buffering=True
-        )
+    terminal = sys.stdout is not None and sys.stdout.isatty()
+    sys.stdout = io.TextIOWrapper(
+        _Output(io.FileIO(1, "w", closefd=False)),
+        encoding=sys.stdout.encoding if sys.stdout is not None else None,
+        errors="replace",  # what the terminal's encoding does not have
+        line_buffering=terminal,
+    )
+    messages = sys.stderr.buffer if sys.stderr is not None else open(2, "wb", closefd=False)  # noqa: SIM115
+    encoding = sys.stderr.encoding if sys.stderr is not None else None
+    sys.stderr = _Forgiving(messages, encoding=encoding, errors="backslashreplace", line_buffering=True)
 
 
-def _replacing(stream: Any) -> None:
-    """What a terminal's encoding does not have is replaced."""
-    if isinstance(stream, io.TextIOWrapper):
-        stream.reconfigure(errors="replace")
+def fault() -> OSError | None:
+    """Why standard output could not be written, where it was tried."""
+    return getattr(getattr(sys.stdout, "buffer", None), "fault", None)
 
 
 def settle() -> OSError | None:
@@ -65,13 +106,17 @@ def settle() -> OSError | None:
     try:
         sys.stdout.flush()
     except OSError as error:
-        with contextlib.suppress(OSError, ValueError):
-            nowhere = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(nowhere, sys.stdout.fileno())
-            os.close(nowhere)
-            sys.stdout.flush()
+        quieten()
         return error
     return None
+
+
+def quieten() -> None:
+    """Nothing more is to be written to standard output: what is still in its buffer has nowhere to go."""
+    with contextlib.suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+        os.close(nowhere)
 
 
 def coloured(stream: IO[str]) -> bool:

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import io
 import sys
-from typing import Any
+from typing import Any, Literal
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from ..model import Column, Distribution, Snapshot, Table
+from ..streams import coloured
 from .document import attached_text
 from .safe import visible
 
@@ -33,9 +34,10 @@ def tables(snapshot: Snapshot, rows: int, wide: bool) -> str:
         wide: All columns of each table.
     """
     terminal = sys.stdout is not None and sys.stdout.isatty()
+    colours: Literal["auto"] | None = "auto" if terminal and coloured(sys.stdout) else None
     console = Console(
         file=io.StringIO(), force_terminal=terminal or None, width=None if terminal else _PIPE_WIDTH, highlight=False,
-        markup=False, emoji=False,
+        markup=False, emoji=False, color_system=colours,
     )  # fmt: skip
     with console.capture() as shown:
         _print(console, snapshot, rows, wide)

@@ -191,6 +191,7 @@ def test_the_package_that_has_our_import_name_is_named_with_what_to_do(tmp_path:
             done.stdout + done.stderr
         )
         assert "Traceback" not in done.stderr
+        assert ("  no probekit: " in done.stdout) == (command == ["check"])
 
 
 def test_plugins_that_are_not_used_are_not_imported(tmp_path: Path) -> None:
