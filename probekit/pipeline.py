@@ -115,7 +115,12 @@ def run(
     Raises:
         ProbekitError: Something is wrong with the input or the machine; nothing is left attached.
     """
-    compiled = compile_all(plan(settings, plugins, kernel), kernel, objects)
+    planned = plan(settings, plugins, kernel)
+    if any(getattr(export.settings, "table", "") for export in settings.exports):
+        from . import tables  # NumPy
+
+        tables.check(planned, settings.exports, plugins)
+    compiled = compile_all(planned, kernel, objects)
     chain = Chain(_links(settings, plugins, told), told.progress)
     if not chain.open():
         return

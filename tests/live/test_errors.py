@@ -96,6 +96,17 @@ def test_a_bad_argument_gives_one_message_and_exit_code_2(arguments: list[str | 
     assert all(line.isprintable() for line in done.stderr.splitlines())
 
 
+@pytest.mark.parametrize("probe", ["latency", "conntrack"])
+def test_a_table_that_a_probe_does_not_have_is_refused_before_anything_is_measured(tmp_path: Path, probe: str) -> None:
+    chain = f'export=[{{kind = "csv", path = "{tmp_path}/x.csv", table = "nope"}}]'
+    done = probekit("run", probe, "--set", chain)
+    assert done.returncode == 2
+    assert done.stderr.startswith(f'error: export[0].table = "nope": the probe {probe} has no such table (there is: ')
+    for table in done.stderr.partition("(there is: ")[2].rstrip(")\n").split(", "):
+        done = probekit("run", probe, "--duration", "200ms", "--set", chain.replace("nope", table))
+        assert (done.returncode, (tmp_path / "x.csv").exists()) == (0, True), done.stderr
+
+
 def test_not_root_says_what_to_do() -> None:
     done = probekit("run", "latency", "--duration", "1s", prefix=NOBODY)
     assert done.returncode == 3, done.stderr

@@ -32,7 +32,16 @@ _SHARED = {
     "words",
     "streams",
 }
-_ALL_STAGES = {"pipeline.py", "running.py", "measure.py", "cli.py", "check.py", "testing.py", "contract.py"}
+_ALL_STAGES = {
+    "pipeline.py",
+    "running.py",
+    "measure.py",
+    "cli.py",
+    "check.py",
+    "testing.py",
+    "contract.py",
+    "tables.py",
+}
 _MODULES = sorted(path for path in _ROOT.rglob("*.py") if "templates" not in path.relative_to(_ROOT).parts)
 _PROBE_FOLDERS = sorted(path.parent for path in _ROOT.parent.glob("probekit_*/__init__.py"))
 
