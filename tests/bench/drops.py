@@ -27,8 +27,9 @@ from typing import Any
 
 from tests.kernel.netns import Namespace, lab
 
-from . import peers
-from .kernel_path import _programs, _programs_of
+from . import peers, programs
+from .kernel_path import programs_of
+from .programs import Program
 
 ROUNDS = 3
 SENT = 50_000  # for the costs: what tcpdrop does takes Python a while to read
@@ -71,7 +72,7 @@ def run() -> dict[str, Any]:
 
 def _counts(space: Namespace, folder: Path) -> dict[str, Any]:
     """A flood with our program alone."""
-    with _probe(folder) as path:
+    with _probe(folder) as (_, path):
         began = time.monotonic()
         _flood(space, MANY)
         seconds = time.monotonic() - began
@@ -91,17 +92,17 @@ def _costs(space: Namespace, folder: Path) -> dict[str, Any]:
     rounds: list[dict[str, float]] = []
     with ExitStack() as stack:
         stack.enter_context(peers.counted())
-        empty = _programs_of(stack, ["bpftrace", "-e", EMPTY])
-        one_liner = _programs_of(stack, ["bpftrace", "-e", ONE_LINER])
+        empty = programs_of(stack, ["bpftrace", "-e", EMPTY])
+        one_liner = programs_of(stack, ["bpftrace", "-e", ONE_LINER])
         setting = f"BCC_KERNEL_SOURCE={peers.header_tree()}"
-        tcpdrop = _programs_of(stack, ["env", setting, sys.executable, "-m", "tests.bench.drops"])
-        before = set(_programs())
-        stack.enter_context(_probe(folder))
-        ours = set(_programs()) - before
+        tcpdrop = programs_of(stack, ["env", setting, sys.executable, "-m", "tests.bench.drops"])
+        pid, _ = stack.enter_context(_probe(folder))
+        ours = programs.held(pid)
+        every = empty | one_liner | tcpdrop | ours
         for _ in range(ROUNDS):
-            start = _programs()
+            start = programs.counts(every)
             _flood(space, SENT)
-            stop = _programs()
+            stop = programs.counts(every)
             costs = {
                 name: _cost(start, stop, ids)
                 for name, ids in (("empty", empty), ("ours", ours), ("bpftrace", one_liner), ("tcpdrop", tcpdrop))
@@ -116,24 +117,23 @@ def _costs(space: Namespace, folder: Path) -> dict[str, Any]:
 
 
 @contextmanager
-def _probe(folder: Path) -> Iterator[Path]:
-    """`probekit run drops` meanwhile; where its JSON is afterwards."""
+def _probe(folder: Path) -> Iterator[tuple[int, Path]]:
+    """`probekit run drops` meanwhile; its process, and where its JSON is afterwards."""
     path = folder / "drops.json"
     command = [peers.PROBEKIT, "run", "drops", "--export", f"json:{path}"]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert running.stderr
-        assert running.stderr.readline().startswith("measuring")
-        yield path
-    finally:
-        running.send_signal(signal.SIGINT)
-        running.wait(60)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stderr
+            assert running.stderr.readline().startswith("measuring")
+            yield running.pid, path
+        finally:
+            running.send_signal(signal.SIGINT)
+            running.wait(60)
 
 
-def _cost(start: dict[int, Any], stop: dict[int, Any], programs: set[int]) -> float:
-    runs = sum(stop[n].get("run_cnt", 0) - start[n].get("run_cnt", 0) for n in programs if n in start)
-    spent = sum(stop[n].get("run_time_ns", 0) - start[n].get("run_time_ns", 0) for n in programs if n in start)
-    return float(spent / runs) if runs else float("nan")
+def _cost(start: dict[int, Program], stop: dict[int, Program], ids: set[int]) -> float:
+    all_of_them = programs.between(start, stop, ids)
+    return all_of_them.nanoseconds / all_of_them.runs if all_of_them.runs else float("nan")
 
 
 def _flood(space: Namespace, count: int) -> None:

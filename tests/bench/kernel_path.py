@@ -6,19 +6,18 @@ itself costs, and is subtracted from all.
 
 from __future__ import annotations
 
-import json
 import socket
 import statistics
 import subprocess
 import tempfile
-import time
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 from tests.tracing import with_tracefs
 
-from . import peers
+from . import peers, programs
+from .programs import Program
 
 ROUNDS = 5
 REQUESTS = 60_000
@@ -37,22 +36,21 @@ def run() -> dict[str, Any]:
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         port = stack.enter_context(peers.redis(folder))
         stack.enter_context(peers.counted())
-        empty = _programs_of(stack, ["bpftrace", "-e", EMPTY])
-        one_liner = _programs_of(stack, ["bpftrace", "-e", ONE_LINER])
-        tools = {name: _programs_of(stack, [f"/usr/sbin/{name}"]) for name in LIBBPF_TOOLS}
-        before = set(_programs())
-        stack.enter_context(peers.probe())
-        ours = set(_programs()) - before
+        empty = programs_of(stack, ["bpftrace", "-e", EMPTY])
+        one_liner = programs_of(stack, ["bpftrace", "-e", ONE_LINER])
+        tools = {name: programs_of(stack, [f"/usr/sbin/{name}"]) for name in LIBBPF_TOOLS}
+        ours = programs.held(stack.enter_context(peers.probe()).pid)
+        every = empty | one_liner | ours | set().union(*tools.values())
         rounds = []
         for _ in range(ROUNDS):
-            start = _programs()
+            start = programs.counts(every)
             peers.redis_benchmark(port, REQUESTS, clients=1)
-            rounds.append(_net(start, _programs(), empty, one_liner, ours))
-        start = _programs()
+            rounds.append(net(start, programs.counts(every), empty, one_liner, ours))
+        start = programs.counts(every)
         _connect(CONNECTIONS)
-        stop = _programs()
+        stop = programs.counts(every)
         floor = rounds[-1]["empty"]
-        lives = {name: _a_connection(start, stop, ids, floor) for name, ids in {"ours": ours, **tools}.items()}
+        lives = {name: a_connection(start, stop, ids, floor) for name, ids in {"ours": ours, **tools}.items()}
     shares = [r["send and receive"] / r["one-liner"] for r in rounds]
     return {
         "rounds": rounds,
@@ -70,47 +68,36 @@ def _connect(times: int) -> None:
                 server.accept()[0].close()
 
 
-def _a_connection(start: dict[int, Any], stop: dict[int, Any], programs: set[int], floor: float) -> int | str:
+def a_connection(start: dict[int, Program], stop: dict[int, Program], ids: set[int], floor: float) -> int | str:
     """What all runs of some programs took, net of the counting; a connection has two sockets here."""
-    if not programs:
+    if not ids:
         return "does not attach on this kernel"
-    spent: int = sum(stop[n].get("run_time_ns", 0) - start[n].get("run_time_ns", 0) for n in programs)
-    runs: int = sum(stop[n].get("run_cnt", 0) - start[n].get("run_cnt", 0) for n in programs)
-    return round(float(spent - runs * floor) / CONNECTIONS)
+    all_of_them = programs.between(start, stop, ids)
+    return round((all_of_them.nanoseconds - all_of_them.runs * floor) / CONNECTIONS)
 
 
-def _programs() -> dict[int, dict[str, Any]]:
-    shown = subprocess.run(["bpftool", "--json", "prog", "show"], check=True, capture_output=True, text=True)
-    return {program["id"]: program for program in json.loads(shown.stdout)}
-
-
-def _programs_of(stack: ExitStack, command: list[str]) -> set[int]:
+def programs_of(stack: ExitStack, command: list[str]) -> set[int]:
     """Starts a peer; the programs that it has loaded. None where this kernel does not let it attach."""
-    before = set(_programs())
-    tool = with_tracefs(*command)
-    process = subprocess.Popen(tool, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = subprocess.Popen(with_tracefs(*command), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     stack.callback(process.wait)
     stack.callback(process.terminate)
-    end = time.monotonic() + 15
-    while time.monotonic() < end and process.poll() is None and set(_programs()) == before:
-        time.sleep(0.1)
-    time.sleep(1)
-    return set(_programs()) - before
+    return programs.settled(process)
 
 
-def _net(
-    start: dict[int, Any], stop: dict[int, Any], empty: set[int], one_liner: set[int], ours: set[int]
+def net(
+    start: dict[int, Program], stop: dict[int, Program], empty: set[int], one_liner: set[int], ours: set[int]
 ) -> dict[str, float]:
+    """Nanoseconds of a run of each program that ran with each request, net of what an empty one takes."""
+
     def cost(number: int) -> float:
-        runs = stop[number].get("run_cnt", 0) - start[number].get("run_cnt", 0)
-        spent = stop[number].get("run_time_ns", 0) - start[number].get("run_time_ns", 0)
-        return float(spent / runs) if runs > REQUESTS else 0.0
+        program = programs.between(start, stop, [number])
+        return program.nanoseconds / program.runs if program.runs > REQUESTS else 0.0
 
     floor = max(cost(number) for number in empty)
-    named = {stop[number]["name"]: cost(number) - floor for number in ours if cost(number)}
+    named = {stop[number].name: cost(number) - floor for number in ours if cost(number)}
     return {
         "empty": floor,
-        "one-liner": sum(cost(number) - floor for number in one_liner),
+        "one-liner": sum(cost(number) - floor for number in one_liner if cost(number)),
         "send and receive": named["send_btf"] + named["receive_btf"],
         "arrival": named["readable_btf"],
     }

@@ -51,14 +51,14 @@ def in_process(module: str, *arguments: str) -> dict[str, Any]:
 def probe(*arguments: str) -> Iterator[subprocess.Popen[str]]:
     """`probekit run latency` while it measures."""
     command = [PROBEKIT, "run", "latency", "--export", "json:/dev/null", *arguments]
-    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
-    try:
-        assert running.stderr is not None
-        assert running.stderr.readline().startswith("measuring")
-        yield running
-    finally:
-        running.send_signal(signal.SIGINT)
-        running.wait(30)
+    with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
+        try:
+            assert running.stderr is not None
+            assert running.stderr.readline().startswith("measuring")
+            yield running
+        finally:
+            running.send_signal(signal.SIGINT)
+            running.wait(30)
 
 
 @contextmanager
@@ -91,11 +91,12 @@ def redis_benchmark(port: int, requests: int, clients: int, size: int = 3) -> fl
 @contextmanager
 def counted() -> Iterator[None]:
     """The kernel counts run times of programs."""
+    before = STATS.read_text()
     STATS.write_text("1")
     try:
         yield
     finally:
-        STATS.write_text("0")
+        STATS.write_text(before)  # somebody else may be counting
 
 
 def cpu_seconds(pid: int) -> float:
