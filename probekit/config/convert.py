@@ -33,7 +33,7 @@ def table(given: Any, kind: type, place: str, spelled: Mapping[str, str], proble
     try:
         return _converter.structure(given, kind)
     except cattrs.ClassValidationError as error:
-        problems.extend(_explain(error, given, place, tuple(field.name for field in attrs.fields(kind))))
+        problems.extend(_explain(error, given, place, _options(kind)))
     return None
 
 
@@ -43,6 +43,20 @@ def suggestion(name: str, known: tuple[str, ...]) -> str:
     if close:
         return f", did you mean {close[0]}?"
     return f" (there is: {', '.join(known)})" if known else " (there is none)"
+
+
+class _InEntryError(Exception):
+    """Something is wrong within a table of a list of tables."""
+
+    def __init__(self, number: int, kind: type, error: cattrs.ClassValidationError) -> None:
+        super().__init__(str(error))
+        self.number = number
+        self.kind = kind
+        self.error = error
+
+
+def _options(kind: Any) -> tuple[str, ...]:
+    return tuple(field.name for field in attrs.fields(kind))
 
 
 def _texts(given: Mapping[str, Any], kind: type, place: str, spelled: Mapping[str, str]) -> dict[str, str]:
@@ -68,7 +82,10 @@ def _explain(error: cattrs.ClassValidationError, given: Any, place: str, known: 
         if note.name not in given:
             lines.append(f"{where}: is missing")
         elif isinstance(problem, cattrs.ClassValidationError) and attrs.has(note.type):
-            lines += _explain(problem, given[note.name], where, tuple(f.name for f in attrs.fields(note.type)))
+            lines += _explain(problem, given[note.name], where, _options(note.type))
+        elif isinstance(problem, _InEntryError):
+            entry = given[note.name][problem.number]
+            lines += _explain(problem.error, entry, f"{where}[{problem.number}]", _options(problem.kind))
         else:
             lines.append(f"{where} = {show(given[note.name])}: {problem}")
     for problem in others:
@@ -147,6 +164,8 @@ def _list(converter: cattrs.Converter) -> Callable[[Any, Any], Any]:
         for number, given in enumerate(value):
             try:
                 made.append(converter.structure(given, entry))
+            except cattrs.ClassValidationError as error:
+                raise _InEntryError(number, entry, error) from None
             except ValueError as error:
                 raise ValueError(f"entry {number + 1}, {show(given)}: {error}") from None
         return tuple(made)

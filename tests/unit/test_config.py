@@ -725,3 +725,39 @@ def test_each_entry_of_a_list_is_checked_as_one_value_would_be(table: dict[str, 
     with pytest.raises(ConfigError) as caught:
         _listing(**table)
     assert caught.value.problems == [problem]
+
+
+@frozen
+class Inner:
+    """A table within a table."""
+
+    depth: int = option(1, help="how deep", allowed="at least 1", check=lambda v: v >= 1)
+
+
+@frozen
+class Levels:
+    """Choices that are no words, and a table within."""
+
+    level: Literal[1, 2] = option(1, help="level")
+    within: Inner = option(Inner(), help="more")
+    several: tuple[Inner, ...] = option((), help="more of them")
+
+
+@pytest.mark.parametrize(
+    ("table", "problem"),
+    [
+        ({"level": True}, "probe.levels.level = true: has to be one of 1, 2"),
+        ({"level": 1.0}, "probe.levels.level = 1.0: has to be one of 1, 2"),
+        ({"level": "1"}, 'probe.levels.level = "1": has to be one of 1, 2; did you mean 1?'),
+        ({"within": 1}, "probe.levels.within = 1: has to be a table"),
+        ({"within": {"depth": 0}}, "probe.levels.within.depth = 0: has to be at least 1"),
+        ({"within": {"depht": 1}}, "probe.levels.within.depht: unknown key, did you mean depth?"),
+        ({"several": [1]}, "probe.levels.several = [1]: entry 1, 1: has to be a table"),
+        ({"several": [{}, {"depth": 0}]}, "probe.levels.several[1].depth = 0: has to be at least 1"),
+    ],
+)
+def test_choices_of_any_type_and_tables_within_are_checked_as_closely(table: dict[str, Any], problem: str) -> None:
+    find = _lookup("probe", {"levels": Levels})
+    with pytest.raises(ConfigError) as caught:
+        structure({"probe": {"levels": table}}, ("levels",), find, _AGGREGATORS, _EXPORTERS, "")
+    assert caught.value.problems == [problem]
