@@ -19,7 +19,7 @@ from .errors import ExportError, InputError, MissingError, ProbekitError
 from .model import Snapshot
 from .plugins import AGGREGATORS, EXPORTERS, PROBES, WORDS, Plugins
 from .stop import Stop
-from .words import lines
+from .words import lines, printable
 
 
 def main() -> None:
@@ -235,7 +235,7 @@ def list_plugins() -> None:
     ]
     widths = [max(len(row[i]) for row in rows) for i in range(4)]
     for row in rows:
-        click.echo("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
+        click.echo("  ".join(printable(cell).ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip())
 
 
 @commands.group()
@@ -279,7 +279,8 @@ def init(probes: tuple[str, ...]) -> None:
 
     found = plugins.discover()
     exporters = {name: found.config_type(EXPORTERS, name) for name in ("json", "csv", "stdout")}
-    click.echo(reference.toml({name: found.config_type(PROBES, name) for name in probes}, exporters), nl=False)
+    text = reference.toml({name: found.config_type(PROBES, name) for name in probes}, exporters)
+    click.echo(text.encode(), nl=False)  # TOML is UTF-8, whatever the terminal's encoding
 
 
 @config_group.command()
@@ -359,8 +360,8 @@ def _report(title: str, facts: Any) -> bool:
     for fact in facts:
         mark, colour = {True: ("ok", "green"), False: ("no", "red"), None: ("  ", None)}[fact.good]
         click.secho(f"  {mark} ", fg=colour, nl=False)
-        text = fact.text.replace("\n", "\n         ")  # what the verifier says takes several lines
-        click.echo(f"{fact.name}: {text}" if text else fact.name)
+        text = lines(fact.text).replace("\n", "\n         ")  # what the verifier says takes several lines
+        click.echo(f"{lines(fact.name)}: {text}" if text else lines(fact.name))
         if fact.good is False and fact.remedy:
             click.secho(f"     {fact.remedy}", fg="cyan")
         good &= fact.good is not False

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import os
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import tomli
 
-from probekit import distribution
+from probekit import cli, distribution
 from probekit.errors import InputError, PluginError
 from probekit.new import write
 from probekit.plugins import AGGREGATORS, EXPORTERS, PROBES, PluginInfo, Plugins, arguments_of, discover
@@ -363,3 +366,24 @@ def test_a_package_is_written_into_folders_of_any_name_or_says_why_not(tmp_path:
     with pytest.raises(InputError, match="cannot be written: File exists") as caught:
         write(PROBES, "wig_2", discover(), tmp_path / "\x1b\udcff")
     assert caught.value.message.isprintable()
+
+
+def test_a_list_of_plugins_is_safe_to_print(install: Install, capsys: pytest.CaptureFixture[str]) -> None:
+    install("wig-kit", {EXPORTERS: {"wig\x1b[31m": "wig_\u202e"}}, version="1\x9b2")
+    assert cli.invoke(["list"]) == 0
+    out = capsys.readouterr().out
+    assert all(line.isprintable() for line in out.splitlines())
+    assert re.search(r"^exporter +wig\\u001b\[31m +wig_\\u202e +wig-kit 1\\u009b2$", out, re.MULTILINE)
+
+
+def test_a_written_configuration_is_utf_8_on_any_terminal(
+    install: Install, capfdbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = _PROBE.replace("import AttachPlan, hook", "import AttachPlan, hook, option").replace(
+        "class Config:\n    pass", 'class Config:\n    """É."""\n    a: str = option("µs", help="é")'
+    )
+    install("wig-kit", {PROBES: {"wig": "wig_probe"}}, wig_probe=source)
+    with open(os.dup(1), "w", encoding="ascii", errors="replace") as terminal:  # noqa: PTH123
+        monkeypatch.setattr(sys, "stdout", terminal)
+        assert cli.invoke(["config", "init", "wig"]) == 0
+    assert tomli.loads(capfdbinary.readouterr().out.decode())["probe"] == {"wig": {"a": "µs"}}
