@@ -69,7 +69,8 @@ that it does not need.
 What does not keep to this is refused with one message that names the plugin, its package and the version: a module that
 cannot be imported, an unknown or missing hook, an unknown argument, a result of another kind, a name that two packages
 have. What a plugin raises while it measures is told in the same way, at once. It costs what the plugin was at, a batch
-or a snapshot, which `lost` counts: the plugin is called again with the next one, and the run ends with exit code 4 or 2.
+or a snapshot, which `lost` counts: the plugin is called again with the next one, and the run ends with exit code 4 or
+2.
 
 ## Hooks
 
