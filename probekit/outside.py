@@ -53,3 +53,17 @@ def link(path: Path) -> str:
         return text(str(path.readlink()))
     except (OSError, ValueError):
         return ""
+
+
+def refused(path: Path) -> bool:
+    """Whether this process has no right to see where a link leads, or what is in a folder."""
+    try:
+        if path.is_symlink():
+            path.readlink()
+        else:
+            next(path.iterdir(), None)
+    except PermissionError:
+        return True
+    except (OSError, ValueError):
+        return False
+    return False
