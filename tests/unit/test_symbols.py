@@ -2,6 +2,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from probekit.decode.symbols import Symbols
 
 _LINES = """\
@@ -29,9 +31,19 @@ def test_a_return_address_behind_a_functions_last_call_is_that_functions(tmp_pat
     assert _symbols(tmp_path).text(0xFFFFFFFF81000100) == "first+0x100"
 
 
-def test_hidden_addresses_stay_numbers(tmp_path: Path) -> None:
-    symbols = _symbols(tmp_path, "0000000000000000 T first\n0000000000000000 T second\n")
-    assert symbols.text(0xFFFFFFFF81000042) == "0xffffffff81000042"
+@pytest.mark.parametrize("lines", ["0000000000000000 T first\n0000000000000000 T second\n", ""])
+def test_an_address_is_never_given_away(tmp_path: Path, lines: str) -> None:
+    symbols = _symbols(tmp_path, lines)
+    assert not symbols.hidden
+    assert symbols.text(0xFFFFFFFF81000042) == symbols.function(0xFFFFFFFF81000042)[0] == "(hidden)"
+    assert symbols.hidden
+    assert Symbols(tmp_path / "none", tmp_path / "modules").text(0xFFFFFFFF81000042) == "(hidden)"
+
+
+def test_what_is_before_every_function_has_no_name(tmp_path: Path) -> None:
+    symbols = _symbols(tmp_path)
+    assert symbols.text(0xFFFFFFFF80000000) == "(unknown)"
+    assert not symbols.hidden
 
 
 def test_a_module_that_is_loaded_later_is_found(tmp_path: Path) -> None:
