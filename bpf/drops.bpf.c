@@ -65,7 +65,7 @@ struct drop_count {
 struct drop_place {
   u64 location;
   u32 reason;
-  u32 reserved;
+  u32 probing;
 };
 
 BPF_TABLE("hash", struct drop_flow, struct drop_count, flows, FLOWS);
@@ -153,16 +153,17 @@ static __always_inline u64 owner_of(struct sock *sk, u32 *uid) {
 }
 
 /* The functions at a flow's hook, for user space to name. */
-static __always_inline void keep_hook(struct drop_flow *flow, struct net *net) {
+static __always_inline void keep_hook(struct drop_scratch *s) {
+  struct drop_flow *flow = &s->flow;
   struct hook_place place = {.netns = flow->netns, .family = flow->family, .hook = flow->hook};
-  u16 count = 0;
-  u64 at = registered_at(address_of(net), flow->family, flow->hook, &count);
 
+  if (flow->family == NF_NETDEV)
+    place.ifindex = flow->ifindex;
   for (u32 i = 0; i < NF_ENTRIES; i++) {
     struct hook_entry entry = {};
 
-    if (i < count)
-      bpf_probe_read_kernel(&entry, 16, (void *)(at + i * 16)); /* as in struct nf_hook_entry */
+    if (i < s->hook.count) /* function and argument, as in struct nf_hook_entry */
+      bpf_probe_read_kernel(&entry, sizeof(struct nf_hook_entry), (void *)entry_at(s->hook.list, i));
     read_names(&entry);
     place.index = i;
     hooks.update(&place, &entry);
@@ -181,27 +182,53 @@ static __always_inline u64 netfilter_net(u64 device, struct sk_buff *skb) {
   return net;
 }
 
+static __always_inline u64 family_of(struct sk_buff *skb) {
+  u16 protocol = skb->protocol;
+
+  if (protocol == bpf_htons(ETHERTYPE_IPV4))
+    return NF_IPV4;
+  if (protocol == bpf_htons(ETHERTYPE_IPV6))
+    return NF_IPV6;
+  return protocol == bpf_htons(ETHERTYPE_ARP) ? NF_ARP : 0;
+}
+
 /* Hook, family and chain of a packet that netfilter dropped, if they are found. */
 static __always_inline void locate(struct drop_scratch *scratch, u64 *ctx, struct sk_buff *skb) {
   struct hook_scratch *s = &scratch->hook;
   struct drop_flow *flow = &scratch->flow;
-  u64 device = address_of(skb->dev), net = netfilter_net(device, skb), at, word;
+  struct nf_hook_entry entry = {};
+  u64 at, word;
 
+  s->device = address_of(skb->dev);
+  s->family = family_of(skb);
+  s->net = netfilter_net(s->device, skb);
+  BARRIER(); /* the verifier would know the family, and follow each */
   read_stack(s, ctx);
-  find_state(s, net, device);
+  find_state_pointed_to(s);
+  find_list(s);
+  if (!s->count) {
+    find_state(s);
+    find_list(s);
+  }
   at = s->at;
-  if (at >= STACK_WORDS)
+  if (at >= STACK_WORDS || !s->count)
     return;
   word = s->words[at];
   flow->hook = word;
   flow->family = STATE_FAMILY(word);
-  read_chains(s, net, flow->family, flow->hook);
+  read_chains(s);
   find_chain(s);
   flow->chain = s->chain;
+  find_entry(s, address_of(skb));
+  if (s->entry >= NF_ENTRIES)
+    return;
+  bpf_probe_read_kernel(&entry, sizeof(entry), (void *)entry_at(s->list, s->entry));
+  flow->ran = (u64)entry.hook;
+  flow->ran_with = (u64)entry.priv;
 }
 
 static __always_inline struct drop_count *place_of(struct drop_flow *flow) {
-  struct drop_place place = {.location = flow->location, .reason = flow->reason};
+  struct drop_place place = {.location = flow->location, .reason = flow->reason, .probing = flow->probing};
   struct drop_count none = {};
   struct drop_count *count = places.lookup(&place);
 
@@ -216,7 +243,8 @@ static __always_inline struct drop_count *place_of(struct drop_flow *flow) {
 }
 
 /* A new flow's counters; with the table full, its place's. */
-static __always_inline struct drop_count *add_flow(struct drop_flow *flow, struct drop_origin *from) {
+static __always_inline struct drop_count *add_flow(struct drop_scratch *s, struct drop_origin *from) {
+  struct drop_flow *flow = &s->flow;
   struct drop_count fresh = {};
   u32 zero = 0;
   u64 *number = flow_number.lookup(&zero);
@@ -224,7 +252,7 @@ static __always_inline struct drop_count *add_flow(struct drop_flow *flow, struc
   if (!number || *number >= FLOWS)
     return place_of(flow);
   if (flow->hook != NO_HOOK)
-    keep_hook(flow, from->net);
+    keep_hook(s);
   if (from->device)
     bpf_probe_read_kernel_str(fresh.device, DEVICE_NAME, from->device->name);
   fresh.socket = owner_of(from->sk, &fresh.uid);
@@ -299,10 +327,39 @@ static __always_inline bool wanted(struct drop_flow *flow) {
 
 static __always_inline bool by_netfilter(u32 reason) {
 #ifdef NETFILTER_REASON
-  return reason == SKB_DROP_REASON_NETFILTER_DROP;
+  /* what waits for a program that does not read (NFQUEUE) gets no reason of its own */
+  return reason == SKB_DROP_REASON_NETFILTER_DROP || reason == SKB_DROP_REASON_NOT_SPECIFIED;
 #else
   return true; /* any drop may be */
 #endif
+}
+
+/* Reasons that keepalives and window probes get; before there was one for old sequence numbers it was a general one. */
+static __always_inline bool out_of_sequence(u32 reason) {
+#ifdef OLD_SEQUENCE_REASON
+  if (reason == SKB_DROP_REASON_TCP_OLD_SEQUENCE)
+    return true;
+#endif
+#ifdef INVALID_SEQUENCE_REASON
+  if (reason == SKB_DROP_REASON_TCP_INVALID_SEQUENCE)
+    return true;
+#endif
+  return false;
+}
+
+/* Whether a segment that is out of sequence asks for an answer only: nothing is in it, and its number is one before the
+ * expected one (tcp_xmit_probe_skb in net/ipv4/tcp_output.c). Before 6.11 nothing says what is expected. */
+static __always_inline bool is_probing(struct sk_buff *skb, struct sock *sk, u32 flags) {
+  u32 numbers[2] = {}, expected = 0; /* the first, and behind the last: seq and end_seq of struct tcp_skb_cb */
+
+  bpf_probe_read_kernel(numbers, sizeof(numbers), (void *)(address_of(skb) + __builtin_offsetof(struct sk_buff, cb)));
+  if (numbers[0] != numbers[1] || flags & (TCP_FIN | TCP_SYN | TCP_RST))
+    return false;
+  if (!sk || !is_full(sk))
+    return true;
+  bpf_probe_read_kernel(&expected, sizeof(expected),
+                        (void *)(address_of(sk) + __builtin_offsetof(struct tcp_sock, rcv_nxt)));
+  return numbers[0] + 1 == expected;
 }
 
 static __always_inline struct drop_scratch *take_scratch(void) {
@@ -336,17 +393,17 @@ static __always_inline bool trace_back(struct drop_origin *from, struct sk_buff 
   return family != FAMILY_UNIX && family != FAMILY_NETLINK && (skb->protocol || from->device);
 }
 
-static __always_inline void count_drop(struct drop_flow *flow, struct drop_origin *from, struct sk_buff *skb,
+static __always_inline void count_drop(struct drop_scratch *s, struct drop_origin *from, struct sk_buff *skb,
                                        u32 flags) {
-  struct drop_count *count = flows.lookup(flow);
+  struct drop_count *count = flows.lookup(&s->flow);
 
   COUNT(drops);
   if (!count)
-    count = add_flow(flow, from);
+    count = add_flow(s, from);
   if (!count)
     return;
   __sync_fetch_and_add(&count->drops, 1);
-  __sync_fetch_and_add(&count->packets, packets_of(skb));
+  __sync_fetch_and_add(&count->packets, packets_of(skb, true));
   __sync_fetch_and_add(&count->bytes, skb->len);
   count->flags |= flags;
 }
@@ -373,13 +430,16 @@ static __always_inline void describe(struct drop_scratch *s, u64 *ctx, u32 reaso
   flow->ifindex = from.device ? from.device->ifindex : skb->skb_iif;
   if (from.sk && flow->protocol == PROTOCOL_TCP)
     flow->state = from.sk->__sk_common.skc_state;
+  if (flow->protocol == PROTOCOL_TCP && out_of_sequence(reason))
+    flow->probing = is_probing(skb, from.sk, flags);
   if (!wanted(flow)) {
     COUNT(filtered);
     return;
   }
-  count_drop(flow, &from, skb, flags);
+  count_drop(s, &from, skb, flags);
 #ifdef EVENT_PAGES
-  emit(ctx, flow, &from, skb->len, flags);
+  if (!flow->probing) /* nothing was lost */
+    emit(ctx, flow, &from, skb->len, flags);
 #endif
 }
 
@@ -451,7 +511,16 @@ static __always_inline void pass(u32 netns, u32 ifindex, u32 layer, u16 ethertyp
 
 static __always_inline void pass_buffer(struct sk_buff *skb, struct net_device *device, u32 layer) {
   if (device)
-    pass(device->nd_net.net->ns.inum, device->ifindex, layer, skb->protocol, packets_of(skb), skb->len);
+    pass(device->nd_net.net->ns.inum, device->ifindex, layer, skb->protocol, packets_of(skb, true), skb->len);
+}
+
+/* packets_of for programs whose context is the buffer, of which it shows most numbers. */
+static __always_inline u32 packets_in(struct __sk_buff *ctx) {
+  u32 segments = ctx->gso_segs;
+
+  if (segments)
+    return segments;
+  return ctx->gso_size ? packets_of((void *)address_of(ctx), false) : 1;
 }
 
 #ifdef LAYER_DEVICE
@@ -498,9 +567,7 @@ int xdp_verdict(u64 *ctx) {
 
 #ifdef LAYER_TC
 static __always_inline int pass_tc(struct __sk_buff *skb, u32 layer) {
-  u32 segments = skb->gso_segs;
-
-  pass(0, skb->ifindex, layer, skb->protocol, segments ? segments : 1, skb->len);
+  pass(0, skb->ifindex, layer, skb->protocol, packets_in(skb), skb->len);
   return TCX_NEXT;
 }
 
@@ -553,12 +620,12 @@ int socket_ingress(struct __sk_buff *ctx) {
   struct sk_buff *skb = (void *)address_of(ctx);
   struct net_device *device = NULL;
   struct net *net = NULL;
-  u32 netns = 0, segments = ctx->gso_segs;
+  u32 netns = 0;
 
   bpf_probe_read_kernel(&device, sizeof(device), &skb->dev);
   bpf_probe_read_kernel(&net, sizeof(net), &device->nd_net.net);
   bpf_probe_read_kernel(&netns, sizeof(netns), &net->ns.inum);
-  pass(netns, ctx->ifindex, POINT_SOCKET, ctx->protocol, segments ? segments : 1, ctx->len);
+  pass(netns, ctx->ifindex, POINT_SOCKET, ctx->protocol, packets_in(ctx), ctx->len);
   return 1;
 }
 #endif

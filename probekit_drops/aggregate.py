@@ -2,22 +2,29 @@
 
 from __future__ import annotations
 
-import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from probekit import Attached, Columns, Deferred, Figures, Table
+from probekit import Attached, Columns, Deferred, Figures, Table, outside
 from probekit.decode import text
 from probekit.model import Array
 
 from . import funnel, tables
 from .config import DropsConfig
-from .rows import HookEntry, Namer, Place, namespaces, socket_owners
+from .netfilter import HookEntry, Key, key
+from .owners import Owners, namespaces
+from .rows import Namer, Place
 from .values import NO_HOOK, NO_REASON
 
-_OF_PLACES = {"netns": 0, "chain": 0, "hook": NO_HOOK, "family": 0, "state": 0}
+_OF_PLACES = {
+    "netns": 0, "ifindex": 0, "chain": 0, "ran": 0, "ran_with": 0, "hook": NO_HOOK, "family": 0, "state": 0,
+}  # fmt: skip
+_KEPT = 64  # functions of a hook that are there no more
+_WITHOUT_SYMBOLS = "CAP_SYSLOG: the kernel hides from this process where its functions are (kernel.kptr_restrict)"
 
 
 class DropsAggregator:
@@ -27,17 +34,21 @@ class DropsAggregator:
         self._config = config
         self._programs = {entry.point.program for entry in attached if entry.point is not None}
         self._attached = attached
-        self._namer = Namer()
+        # from 6.11 on the receiver is told, too
+        self._namer = Namer(nft_frees="drop_with_receiver" in self._programs)
         self._flows: Mapping[str, Array] = {}
         self._places: Mapping[str, Array] = {}
         self._layers: Mapping[str, Array] = {}
-        self._entries: dict[tuple[int, int, int], list[HookEntry]] = {}
+        self._entries: dict[Key, list[HookEntry]] = {}
         self._counters: dict[str, int] = {}
         self._fresh: list[Mapping[str, Array]] = []
-        self._devices: dict[tuple[int, int], str] = {}
-        self._owners: dict[int, tuple[int, str]] = {}
-        self._namespaces: dict[int, str] = {}
-        self._own = os.stat("/proc/self/ns/net").st_ino  # noqa: PTH116  (a path would follow nothing else)
+        self._unstreamed = 0
+        self._devices: Mapping[tuple[int, int], str] = {}
+        self._owners = Owners()
+        self._namespaces: Mapping[int, str] = {}
+        self._own = outside.inode(Path("/proc/self/ns/net")) or 0
+        self._own_devices = funnel.Devices()
+        self._runs: dict[str, int] = {}
 
     def update(self, columns: Columns) -> None:
         """Takes one decoded batch."""
@@ -45,59 +56,39 @@ class DropsAggregator:
 
     def snapshot(self) -> Figures:
         """The figures as they are now."""
-        self._namespaces |= namespaces()
+        self._namespaces = {**self._namespaces, **namespaces()}
         stream = self._stream() if self._config.mode == "events" else None
         if not self._flows:
             return Figures(summary=self._summary(np.zeros(0, bool), []), lost=self._lost(), stream=stream)
-        self._find_owners(self._flows["socket"])
         found = tables.places(self._flows, self._namer, self._entries)
         others = {
             **self._places,
             **{name: np.full(len(self._places["location"]), v) for name, v in _OF_PLACES.items()},
         }
         found_others = tables.places(others, self._namer, self._entries)
+        known = self._known(self._flows)
         return Figures(
             summary=self._summary(tables.is_normal([*found, *found_others]), [*found, *found_others]),
-            tables=Deferred(self._tables(found, self._flows, found_others, self._places, self._funnel())),
+            tables=Deferred(partial(_tables, found, self._flows, found_others, self._places, known, self._funnel())),
             lost=self._lost(),
             stream=stream,
         )
 
-    def _tables(
-        self,
-        found: list[Place],
-        flows: Mapping[str, Array],
-        others: list[Place],
-        places: Mapping[str, Array],
-        layers: Table | None,
-    ) -> Callable[[], tuple[Table, ...]]:
-        """Text for many rows takes a while, and not everybody wants it."""
-
-        def make() -> tuple[Table, ...]:
-            every = [*found, *others]
-            counts = {name: np.concatenate([flows[name], places[name]]) for name in ("drops", "packets", "bytes")}
-            normal = tables.is_normal(every)
-            lost_flows = ~tables.is_normal(found)
-            made = [
-                tables.reasons(*_chosen(~normal, every, counts), "drops"),
-                tables.flows(
-                    *_chosen(lost_flows, found, flows), self._namespaces,
-                    tables.device_names(flows, self._devices)[lost_flows], self._owners,
-                ),
-            ]  # fmt: skip
-            if layers is not None:
-                made.insert(1, layers)
-            if normal.any():
-                made.append(tables.reasons(*_chosen(normal, every, counts), "normal"))
-            return tuple(made)
-
-        return make
+    def _known(self, values: Mapping[str, Array]) -> tables.Known:
+        """The names of what these rows have numbers of, as they are now; nothing that changes it later."""
+        owners = self._owners.of(set(np.unique(values["socket"]).tolist()))
+        return tables.Known(self._namespaces, self._devices, owners)
 
     def _funnel(self) -> Table | None:
         if not self._config.layers:
             return None
-        runs = funnel.xdp_runs(self._attached)
-        return funnel.table(self._layers, self._own, self._config.devices, self._programs, runs)
+        seen = tables.devices(self._flows).items()
+        self._own_devices.look({number: name for (netns, number), name in seen if netns == self._own})
+        for device, runs in funnel.xdp_runs(self._attached).items():
+            self._runs[device] = max(runs, self._runs.get(device, 0))
+        return funnel.table(
+            self._layers, self._own, self._config.devices, self._programs, self._runs, self._own_devices
+        )
 
     def _take_flows(self, values: Mapping[str, Array]) -> None:
         self._flows = values
@@ -115,29 +106,31 @@ class DropsAggregator:
         self._counters = {name: int(value[0]) for name, value in values.items()}
 
     def _take_hooks(self, values: Mapping[str, Array]) -> None:
-        self._entries = {}
         words = {name: text(values[name]).tolist() for name in ("table", "name", "legacy")}
-        keys = zip(*(values[name].tolist() for name in ("netns", "family", "hook")), strict=True)
-        for row, key in enumerate(keys):
+        keys = zip(*(values[name].tolist() for name in ("netns", "family", "hook", "ifindex")), strict=True)
+        now: dict[Key, list[HookEntry]] = {}
+        for row, (netns, family, hook, ifindex) in enumerate(keys):
             if values["function"][row]:
                 function, _ = self._namer.symbols.function(int(values["function"][row]) + 1)
                 entry = HookEntry(function, int(values["chain"][row]), *(words[name][row] for name in words))
-                self._entries.setdefault(key, []).append(entry)
-
-    def _find_owners(self, inodes: Array) -> None:
-        unknown = set(np.unique(inodes).tolist()) - {0} - set(self._owners)
-        self._owners |= socket_owners(unknown)
+                now.setdefault(key(netns, family, hook, ifindex), []).append(entry)
+        for place, before in self._entries.items():  # what a new ruleset has replaced may have dropped until then
+            kept = [entry for entry in before if entry not in now.get(place, [])]
+            now[place] = [*now.get(place, []), *kept[:_KEPT]]
+        self._entries = now
 
     def _stream(self) -> Table:
         fresh, self._fresh = self._fresh, []
         if not fresh:
             return Table(name="events", columns=(), key=np.arange(0))
         values = {name: np.concatenate([batch[name] for batch in fresh]) for name in fresh[0]}
-        self._find_owners(values["socket"])
         found = tables.places(values, self._namer, self._entries)
+        self._devices = {**self._devices, **tables.devices(values)}
+        lost = ~tables.is_normal(found)
+        self._unstreamed += len(found) - int(lost.sum())
+        found, values = _chosen(lost, found, values)
         stacks = tables.stack_texts(values["stack"], values["location"], self._namer) if "stack" in values else None
-        devices = tables.device_names(values, self._devices)
-        return tables.events(found, values, self._namespaces, devices, self._owners, stacks)
+        return tables.events(found, values, self._known(values), stacks)
 
     def _summary(self, normal: Array, found: list[Place]) -> dict[str, Any]:
         count = self._counters.get
@@ -146,7 +139,7 @@ class DropsAggregator:
         for place, is_normal, number in zip(found, normal.tolist(), drops.tolist(), strict=True):
             if not is_normal:
                 categories[place.category.value] = categories.get(place.category.value, 0) + number
-        streamed = {"streamed": count("sent", 0), "held_back": count("held_back", 0)}
+        streamed = {"streamed": count("sent", 0) - self._unstreamed, "held_back": count("held_back", 0)}
         return {
             "total_drops": int(drops[~normal].sum()),
             "categories": dict(sorted(categories.items(), key=lambda item: -item[1])),
@@ -156,7 +149,19 @@ class DropsAggregator:
             "flows_unlisted": count("unlisted", 0),
             **(streamed if self._config.mode == "events" else {}),
             "reasons": self._reasons(),
+            "not_known": self._not_known(),
         }
+
+    def _not_known(self) -> dict[str, str]:
+        """What this process lacks the rights to say, and which rights these are."""
+        missing: dict[str, str] = {}
+        if self._namer.symbols.hidden:
+            names = ("functions", "chains", *(("stacks",) if self._config.stacks else ()))
+            missing |= dict.fromkeys(names, _WITHOUT_SYMBOLS)
+        if self._owners.refused and self._owners.lacking:
+            needed = " and ".join(self._owners.lacking)
+            missing["processes"] = f"{needed}: this process may not see what {self._owners.refused} others hold"
+        return missing
 
     def _reasons(self) -> str:
         given = self._flows and (self._flows["reason"] != NO_REASON).any()
@@ -169,6 +174,29 @@ class DropsAggregator:
             "layers_full": count("layers_full", 0),
             "events_ring_full": count("events_lost", 0),
         }
+
+
+def _tables(
+    found: list[Place],
+    flows: Mapping[str, Array],
+    others: list[Place],
+    places: Mapping[str, Array],
+    known: tables.Known,
+    layers: Table | None,
+) -> tuple[Table, ...]:
+    """Text for many rows takes a while, and not everybody wants it: made later, of what does not change any more."""
+    every = [*found, *others]
+    counts = {name: np.concatenate([flows[name], places[name]]) for name in ("drops", "packets", "bytes")}
+    normal = tables.is_normal(every)
+    made = [
+        tables.reasons(*_chosen(~normal, every, counts), "drops"),
+        tables.flows(*_chosen(~tables.is_normal(found), found, flows), known),
+    ]
+    if layers is not None:
+        made.insert(1, layers)
+    if normal.any():
+        made.append(tables.reasons(*_chosen(normal, every, counts), "normal"))
+    return tuple(made)
 
 
 def _chosen(which: Array, found: list[Place], values: Mapping[str, Array]) -> tuple[list[Place], dict[str, Array]]:

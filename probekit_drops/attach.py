@@ -20,6 +20,17 @@ _ALL_HOOKS = "2,10/0,1,2,3,4"  # of NFPROTO_IPV4 and NFPROTO_IPV6
 _FIRST, _LAST = -(2**31) + 1, 2**31 - 2
 _BUILT_IN = {"nf_tables": "NFT_BUILT_IN", "x_tables": "XT_BUILT_IN"}
 _ONLY_IN = {"nf_tables": "nft_base_chain", "x_tables": "xt_table_info"}  # elsewhere others may be named, if not known
+_REASONS = {
+    "NETFILTER_REASON": "NETFILTER_DROP",
+    "OLD_SEQUENCE_REASON": "TCP_OLD_SEQUENCE",
+    "INVALID_SEQUENCE_REASON": "TCP_INVALID_SEQUENCE",
+}
+_HOOKS = {  # lists of functions at hooks, which depend on how the kernel was configured; egress came with 5.16
+    "HOOKS_ARP": "hooks_arp",
+    "HOOKS_BRIDGE": "hooks_bridge",
+    "HOOKS_INGRESS": "nf_hooks_ingress",
+    "HOOKS_EGRESS": "nf_hooks_egress",
+}
 _OFFSETS = {  # macro: module, struct, member
     "NFT_CHAIN_TABLE": ("nf_tables", "nft_chain", "table"),
     "NFT_CHAIN_NAME": ("nf_tables", "nft_chain", "name"),
@@ -63,9 +74,8 @@ def plan(config: DropsConfig, kernel: KernelFacts) -> AttachPlan:
 
 def _facts(kernel: KernelFacts) -> dict[str, int]:
     """What the C source cannot ask itself: which types there are, and what modules say of theirs."""
-    facts = {}
-    if kernel.has_name("SKB_DROP_REASON_NETFILTER_DROP"):
-        facts["NETFILTER_REASON"] = 1
+    facts = {macro: 1 for macro, reason in _REASONS.items() if kernel.has_name(f"SKB_DROP_REASON_{reason}")}
+    facts |= {macro: 1 for macro, member in _HOOKS.items() if kernel.has_name(member)}
     built_in = {module for module, only_there in _ONLY_IN.items() if kernel.has_name(only_there)}
     facts |= {macro: 1 for module, macro in _BUILT_IN.items() if module in built_in}
     offsets = {macro: kernel.member_offset(*at) for macro, at in _OFFSETS.items() if at[0] not in built_in}

@@ -8,6 +8,10 @@ from __future__ import annotations
 
 import enum
 
+from attrs import frozen
+
+from . import netfilter
+
 
 class Category(str, enum.Enum):
     """A kind of drop that people can act on; the value is what output says."""
@@ -28,7 +32,7 @@ class Category(str, enum.Enum):
 
 NEXT = {
     Category.NO_SOCKET: "does anything listen on that address and port (ss -lntu), in that namespace?",
-    Category.FIREWALL: "the chain or table named beside it: nft list ruleset, iptables -S",
+    Category.FIREWALL: netfilter.NEXT_RULE,
     Category.CONGESTION: "a queue is full: ss -m and -lt, tc -s qdisc, /proc/net/softnet_stat; slow reader or burst",
     Category.MALFORMED: "who sends it: bad checksums or headers; offloads of the sending device (ethtool -k)",
     Category.ROUTING: "ip route get ADDRESS, ip neigh, rp_filter, hops left (TTL)",
@@ -87,7 +91,8 @@ _WITH_FUNCTION = {
 _FUNCTIONS = {  # without a reason, or with NOT_SPECIFIED
     Category.NO_SOCKET: "tcp_v4_rcv tcp_v6_rcv udp_rcv __udp4_lib_rcv __udp6_lib_rcv udpv6_rcv ip_protocol_deliver_rcu "
     "ip6_protocol_deliver_rcu __netif_receive_skb_core __netif_receive_skb_core.constprop.0",
-    Category.FIREWALL: "nf_hook_slow nft_do_chain ipt_do_table ip6t_do_table",
+    Category.FIREWALL: "nf_hook_slow nft_do_chain ipt_do_table ip6t_do_table nf_queue __nf_queue nf_reinject "
+    "nfqnl_reinject",
     Category.CONGESTION: "__udp_enqueue_schedule_skb udp_queue_rcv_one_skb __udp_queue_rcv_skb udpv6_queue_rcv_one_skb "
     "__udpv6_queue_rcv_skb kfree_skb_list __dev_queue_xmit __dev_xmit_skb enqueue_to_backlog tcp_add_backlog "
     "tcp_v4_syn_recv_sock tcp_v6_syn_recv_sock tcp_conn_request sock_queue_rcv_skb raw_rcv",
@@ -99,10 +104,14 @@ _FUNCTIONS = {  # without a reason, or with NOT_SPECIFIED
     "tcp_ofo_queue tcp_data_queue_ofo tcp_v4_do_rcv tcp_v6_do_rcv tcp_ack",
     Category.XDP: "do_xdp_generic netif_receive_generic_xdp veth_xdp_rcv_skb generic_xdp_tx",
     Category.TC: "sch_handle_ingress sch_handle_egress",
-    Category.POLICY: "sk_filter_trim_cap",
+    Category.POLICY: "sk_filter_trim_cap __xfrm_policy_check",
     Category.NORMAL: "igmp_rcv skb_release_data",
 }
 
+# with reasons, a closed port has one; what has none is no datagram, or no policy (xfrm) lets it in
+_UDP = ("udp_rcv", "__udp4_lib_rcv", "udpv6_rcv", "__udp6_lib_rcv")
+# of keepalives and window probes, whose number is one before the expected one; the general reason is that before 6.3
+_PROBING = ("TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE")
 _TIME_WAIT = 6
 _FIN, _SYN = 1, 2
 _OF_REASON = {reason: category for category, reasons in _REASONS.items() for reason in reasons.split()}
@@ -115,21 +124,43 @@ def short(reason: str) -> str:
     return reason.removeprefix("SKB_").removeprefix("DROP_REASON_")
 
 
-def categorize(reason: str, function: str, state: int, flags: int = 0) -> Category:
+@frozen
+class Packet:
+    """What a category may depend on beside reason and function.
+
+    Attributes:
+        state: Of the TCP socket that it belonged to, 0 where it is not known.
+        flags: TCP's, all that were seen.
+        probing: Whether it was a keepalive or a window probe of TCP's.
+        headless: Whether it was UDP, and too short for its header.
+    """
+
+    state: int = 0
+    flags: int = 0
+    probing: bool = False
+    headless: bool = False
+
+
+def categorize(reason: str, function: str, packet: Packet) -> Category:
     """The category of a drop.
 
     Args:
         reason: Its short name; empty where the kernel gives none.
         function: The function that dropped.
-        state: Of the TCP socket that it belonged to, 0 where it is not known.
-        flags: TCP's, all that were seen.
+        packet: What was dropped.
     """
+    if packet.probing and reason in _PROBING:
+        return Category.NORMAL
     # the last segments of a connection end there; before 6.11 nothing says of which socket
-    ending = state == _TIME_WAIT or (not state and flags & (_FIN | _SYN) == _FIN)
+    ending = packet.state == _TIME_WAIT or (not packet.state and packet.flags & (_FIN | _SYN) == _FIN)
     if ending and reason in SAYS_NOTHING and function in ("tcp_v4_rcv", "tcp_v6_rcv"):
         return Category.NORMAL
+    if reason in SAYS_NOTHING and function in _UDP and (packet.headless or reason):
+        return Category.MALFORMED if packet.headless else Category.POLICY
     if (reason, function) in _WITH_FUNCTION:
         return _WITH_FUNCTION[reason, function]
     if reason not in SAYS_NOTHING:
         return _OF_REASON.get(reason, Category.OTHER)
+    if function.startswith("xfrm"):
+        return Category.POLICY
     return _OF_FUNCTION.get(function, Category.OTHER)

@@ -9,7 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import numpy as np
 from attrs import frozen
 
-from probekit import Attached, Column, Table, Way, bpf
+from probekit import Attached, Column, Table, Way, bpf, outside
 from probekit.model import Array
 
 from .values import Point
@@ -72,9 +72,38 @@ def xdp_runs(attached: Iterable[Attached]) -> dict[str, int]:
     return found
 
 
+class Devices:
+    """This network namespace's devices, by number; one that goes keeps its name, as does one that gets another."""
+
+    def __init__(self) -> None:
+        self._names: dict[int, str] = {}
+        self._there: frozenset[int] = frozenset()
+        self.look()
+
+    def look(self, seen: Mapping[int, str] | None = None) -> None:
+        """Looks which there are.
+
+        Args:
+            seen: Names of devices that may have come and gone again.
+        """
+        with contextlib.suppress(OSError):
+            there = {number: outside.text(name) for number, name in socket.if_nameindex()}
+            self._there = frozenset(there)
+            self._names = {**(seen or {}), **there, **self._names}
+
+    def name(self, number: int) -> str:
+        """A device's name; its number where nobody knows it."""
+        return self._names.get(number, f"#{number}")
+
+    def gone(self, name: str) -> bool:
+        """Whether a device of this name was there, and is no more."""
+        numbers = {number for number, known in self._names.items() if known == name}
+        return bool(numbers) and not numbers & self._there
+
+
 def table(
     values: Mapping[str, Array], own: int, wanted: Iterable[str], programs: Collection[str],
-    runs: Mapping[str, int],
+    runs: Mapping[str, int], devices: Devices,
 ) -> Table:  # fmt: skip
     """Rows by device and step.
 
@@ -84,18 +113,21 @@ def table(
         wanted: Devices to show; all of this namespace where there is none.
         programs: Those that are attached.
         runs: How often the XDP program of a device ran, where nothing could be attached to its end.
+        devices: Of this namespace.
     """
-    counts: dict[str, dict[Point, list[int]]] = {}
-    columns = (values[name].tolist() for name in ("netns", "ifindex", "layer", "ip", "packets", "bytes"))
-    for netns, ifindex, layer, ip, packets, size in zip(*columns, strict=True):
+    counts: dict[str, dict[Point, _Sums]] = {}
+    columns = (values[name].tolist() for name in ("netns", "ifindex", "layer", "ip", "buffers", "packets", "bytes"))
+    for netns, ifindex, layer, ip, buffers, packets, size in zip(*columns, strict=True):
         if netns not in (0, own):
             continue
-        count = counts.setdefault(_name(ifindex), {}).setdefault(Point(layer), [0, 0, 0])
-        count[0 if ip else 1] += packets
-        count[2] += size
+        count = counts.setdefault(devices.name(ifindex), {}).setdefault(Point(layer), [0, 0, 0, 0])
+        for place, number in enumerate((packets * ip, packets * (not ip), buffers, size)):
+            count[place] += number
     chosen = list(wanted) or sorted(counts)
-    rows = [row for device in chosen for row in _rows(device, counts.get(device, {}), programs, runs)]
-    names = ("device", "layer", "packets", "others", "bytes", "unseen", "share", "next")
+    rows = [
+        row for device in chosen for row in _rows(device, counts.get(device, {}), programs, runs, devices.gone(device))
+    ]
+    names = ("device", "layer", "packets", "others", "buffers", "bytes", "unseen", "share", "next")
     of = {name: [row[at] for row in rows] for at, name in enumerate(names)}
     return Table(
         name="funnel",
@@ -105,6 +137,7 @@ def table(
             Column("layer", np.array(of["layer"], np.str_), label=True, help="in the order in which a packet comes by"),
             Column("packets", np.array(of["packets"], np.int64), total=True, help="IPv4 and IPv6"),
             Column("others", np.array(of["others"], np.int64), total=True, help="ARP and the like"),
+            Column("buffers", np.array(of["buffers"], np.int64), total=True, help="one may be many packets"),
             Column("bytes", np.array(of["bytes"], np.int64), total=True, help="of all, with the headers there then"),
             Column("unseen", np.array(of["unseen"], np.float64), help="packets that the next layer did not see"),
             Column("unseen_percent", np.array(of["share"], np.float64), help="of this layer's"),
@@ -114,34 +147,31 @@ def table(
     )
 
 
-_Row = tuple[str, str, int, int, int, float, float, str]
+_Sums = list[int]  # packets, others, buffers, bytes
+_Row = tuple[str, str, int, int, int, int, float, float, str]
+GONE = "the device is gone"
 
 
 def _rows(
-    device: str, points: Mapping[Point, list[int]], programs: Collection[str], runs: Mapping[str, int]
+    device: str, points: Mapping[Point, _Sums], programs: Collection[str], runs: Mapping[str, int], gone: bool
 ) -> Iterator[_Row]:
-    nothing = [0, 0, 0]
+    nothing = [0, 0, 0, 0]
     sums = {
         step.name: [sum(each) for each in zip(*(points.get(point, nothing) for point in step.points), strict=True)]
         for step in STEPS
         if any(program in programs for program in step.programs)
     }
     if device in runs:
-        sums[XDP_PROGRAM] = [runs[device], 0, 0]
+        sums[XDP_PROGRAM] = [runs[device], 0, runs[device], 0]
     for step in STEPS:
         if step.name not in sums:
             continue
-        packets, others, size = sums[step.name]
+        packets, others, buffers, size = sums[step.name]
         following = next((names for names in step.after if any(name in sums for name in names)), ())
         # runs of a program do not tell IP from the rest
         arrived = sum(sums[name][0] + sums[name][1] * (step.name == XDP_PROGRAM) for name in following if name in sums)
         unseen = float(packets - arrived) if following else float("nan")
         share = 100 * unseen / packets if packets else float("nan")
-        yield device, step.name, packets, others, size, unseen, share, " + ".join(n for n in following if n in sums)
-
-
-def _name(ifindex: int) -> str:
-    try:
-        return socket.if_indextoname(ifindex)
-    except OSError:
-        return f"#{ifindex}"
+        after = " + ".join(name for name in following if name in sums)
+        said = "; ".join(filter(None, (after, GONE if gone else "")))
+        yield device, step.name, packets, others, buffers, size, unseen, share, said

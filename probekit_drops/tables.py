@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from attrs import frozen
 
 from probekit import Column, Table
 from probekit.decode import address_text, endpoint_text, text
 from probekit.model import Array
 
-from .categories import NEXT, Category
-from .rows import HookEntry, Namer, Place
+from .categories import Category
+from .netfilter import Registered
+from .rows import Namer, Place
 
 _IPV4, _IPV6 = 0x0800, 0x86DD
 _ETHERTYPES = {0x0806: "arp", 0x8100: "vlan", 0x88CC: "lldp", 0x0: ""}
@@ -20,29 +22,40 @@ _PROTOCOLS = {
     0: "", 1: "icmp", 2: "igmp", 4: "ipip", 6: "tcp", 17: "udp", 41: "ipv6", 47: "gre", 50: "esp", 58: "icmpv6",
     132: "sctp", 136: "udplite",
 }  # fmt: skip
-_ICMP, _WITH_PORTS = (1, 58), (6, 17, 136)
+_ICMP, _DATAGRAMS, _WITH_PORTS = (1, 58), (17, 136), (6, 17, 136)
 _FLAGS = ("FIN", "SYN", "RST", "PSH", "ACK", "URG", "ECE", "CWR")
 _STATES = (
     "", "established", "syn-sent", "syn-recv", "fin-wait-1", "fin-wait-2", "time-wait", "close", "close-wait",
     "last-ack", "listen", "closing", "new-syn-recv", "bound-inactive",
 )  # fmt: skip
 _COUNTED = ("drops", "packets", "bytes")
-_SAME_PLACE = ("location", "reason", "netns", "chain", "hook", "family", "state", "flags")
+_SAME_PLACE = (
+    "location", "reason", "netns", "ifindex", "chain", "ran", "ran_with", "hook", "family", "state", "flags", "probing",
+    "headless",
+)  # fmt: skip
 NOT_GIVEN = "(not given)"
 OTHERS = "(other flows)"
 
-Entries = Mapping[tuple[int, int, int], list[HookEntry]]
 
-
-def places(values: Mapping[str, Array], namer: Namer, entries: Entries) -> list[Place]:
+def places(values: Mapping[str, Array], namer: Namer, registered: Registered) -> list[Place]:
     """Where and why, for each row; what rows have in common is looked up once."""
     count = len(values["location"])
+    values = {**values, "headless": _headless(values)}
     packed = np.zeros(count, [(name, values[name].dtype) for name in _SAME_PLACE])
     for name in _SAME_PLACE:
         packed[name] = values[name]
     _, first, inverse = np.unique(packed.view(f"V{packed.itemsize}"), return_index=True, return_inverse=True)
-    distinct = [namer.place(packed[at], entries) for at in first.tolist()]
+    distinct = [namer.place(packed[at], registered) for at in first.tolist()]
     return [distinct[at] for at in inverse.ravel().tolist()]
+
+
+def _headless(values: Mapping[str, Array]) -> Array:
+    """Datagrams too short for UDP's header; of what was counted by place alone it is not known."""
+    if "protocol" not in values:
+        return np.zeros(len(values["location"]), bool)
+    ports = values["source_port"] | values["destination_port"]
+    headless: Array = np.isin(values["protocol"], _DATAGRAMS) & (ports == 0)
+    return headless
 
 
 def reasons(found: list[Place], values: Mapping[str, Array], name: str) -> Table:
@@ -76,30 +89,40 @@ def reasons(found: list[Place], values: Mapping[str, Array], name: str) -> Table
                 "bytes", sums["bytes"][by_drops], total=True, help="of the buffers, from where they had been parsed"
             ),
             Column("flows", flows[by_drops], help="rows in the table of flows"),
-            Column("next", _texts(NEXT[p.category] for p in rows), label=True, help="what to look at"),
+            Column("next", _texts(p.next for p in rows), label=True, help="what to look at"),
         ),
         headline=("category", "reason", "function", "hook", "chain", "drops", "next"),
     )
 
 
-def flows(
-    found: list[Place], values: Mapping[str, Array], names: Mapping[int, str], devices: Array,
-    owners: Mapping[int, tuple[int, str]],
-) -> Table:  # fmt: skip
+@frozen
+class Known:
+    """The names of what rows have numbers of.
+
+    Attributes:
+        namespaces: Of network namespaces, by inode number.
+        devices: Of devices, by their namespace and number.
+        owners: Process id and command name, by socket inode number.
+    """
+
+    namespaces: Mapping[int, str]
+    devices: Mapping[tuple[int, int], str]
+    owners: Mapping[int, tuple[int, str]]
+
+
+def flows(found: list[Place], values: Mapping[str, Array], known: Known) -> Table:
     """A row for each flow, most drops first.
 
     Args:
         found: Where and why, for each row.
         values: Fields of `struct drop_flow` and `struct drop_count`.
-        names: Of network namespaces, by inode number.
-        devices: Name of each row's.
-        owners: Process id and command name by socket inode number.
+        known: Names.
     """
     order = np.argsort(-values["drops"].astype(np.int64), kind="stable")
     found = [found[at] for at in order.tolist()]
     values = {name: values[name][order] for name in values}
-    who = _who(found, values, names, devices[order])
-    held = [owners.get(inode, (0, "")) for inode in values["socket"].tolist()]
+    who = _who(found, values, known)
+    held = [known.owners.get(inode, (0, "")) for inode in values["socket"].tolist()]
     where = zip(*(column.values.tolist() for column in who if column.name in _KEY), strict=True)
     return Table(
         name="flows",
@@ -120,19 +143,16 @@ def flows(
 _KEY = ("reason", "location", "netns", "device", "protocol", "source", "destination")
 
 
-def events(
-    found: list[Place], values: Mapping[str, Array], names: Mapping[int, str], devices: Array,
-    owners: Mapping[int, tuple[int, str]], stacks: Array | None,
-) -> Table:  # fmt: skip
+def events(found: list[Place], values: Mapping[str, Array], known: Known, stacks: Array | None) -> Table:
     """Streamed drops, a row each."""
-    held = [owners.get(inode, (0, "")) for inode in values["socket"].tolist()]
+    held = [known.owners.get(inode, (0, "")) for inode in values["socket"].tolist()]
     more = () if stacks is None else (Column("stack", stacks, label=True, help="callers, innermost first"),)
     return Table(
         name="events",
         key=np.arange(len(found)),
         columns=(
             Column("time_ns", values["time"], label=True, help="CLOCK_MONOTONIC"),
-            *_who(found, values, names, devices),
+            *_who(found, values, known),
             Column("state", _state_text(values["state"]), label=True),
             Column("flags", _flag_text(values), label=True),
             Column("length", values["length"]),
@@ -158,16 +178,17 @@ def stack_texts(stacks: Array, locations: Array, namer: Namer) -> Array:
     return _texts(lines)
 
 
-def device_names(values: Mapping[str, Array], known: dict[tuple[int, int], str]) -> Array:
-    """Each row's device; TCP and UDP forget it, so that other rows, or its number, have to say it.
+def devices(values: Mapping[str, Array]) -> dict[tuple[int, int], str]:
+    """The devices that rows name, by namespace and number."""
+    named = zip(values["netns"].tolist(), values["ifindex"].tolist(), text(values["device"]).tolist(), strict=True)
+    return {(netns, number): name for netns, number, name in named if name}
 
-    Args:
-        values: `netns`, `ifindex` and `device`.
-        known: Names by namespace and number; those of the rows are added.
-    """
+
+def _device_names(values: Mapping[str, Array], known: Mapping[tuple[int, int], str]) -> Array:
+    """Each row's device; TCP and UDP forget it, so that other rows, or its number, have to say it."""
+    known = {**known, **devices(values)}
     found = text(values["device"]).tolist()
-    places_of = list(zip(values["netns"].tolist(), values["ifindex"].tolist(), strict=True))
-    known.update((place, name) for place, name in zip(places_of, found, strict=True) if name)
+    places_of = zip(values["netns"].tolist(), values["ifindex"].tolist(), strict=True)
     return _texts(
         name or (known.get(place, f"#{place[1]}") if place[1] else "")
         for place, name in zip(places_of, found, strict=True)
@@ -184,11 +205,9 @@ def unique(keys: list[str]) -> Array:
     return _texts(keys)
 
 
-def _who(
-    found: list[Place], values: Mapping[str, Array], names: Mapping[int, str], devices: Array
-) -> tuple[Column, ...]:
+def _who(found: list[Place], values: Mapping[str, Array], known: Known) -> tuple[Column, ...]:
     source, destination = _endpoints(values)
-    netns = [names.get(number, str(number) if number else "") for number in values["netns"].tolist()]
+    netns = [known.namespaces.get(number, str(number) if number else "") for number in values["netns"].tolist()]
     return (
         Column("category", _texts(p.category.value for p in found), label=True, help="a kind that one can act on"),
         Column("reason", _texts(_reason(p) for p in found), label=True, help="the kernel's own"),
@@ -198,7 +217,7 @@ def _who(
         Column("hook", _texts(p.hook for p in found), label=True, help="netfilter's"),
         Column("chain", _texts(p.chain for p in found), label=True, help="of nftables, or table of iptables"),
         Column("netns", _texts(netns), label=True, help="network namespace: name, or inode number"),
-        Column("device", devices, label=True, help="network device"),
+        Column("device", _device_names(values, known.devices), label=True, help="network device"),
         Column("protocol", _protocols(values), label=True, help="behind IP, else the Ethernet type"),
         Column("source", source, label=True, help="address and port"),
         Column("destination", destination, label=True, help="address and port"),

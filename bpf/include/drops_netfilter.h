@@ -1,13 +1,18 @@
 /* SPDX-License-Identifier: GPL-2.0-only */
 /* Which hook and which chain dropped a packet.
  *
- * The tracepoint does not say it, but both are on the kernel's stack, above the arguments that a program is given: the
- * function that ran the hooks has a `struct nf_hook_state` there. It is known by its contents: this packet's namespace,
- * a device that is this packet's, and a function to go on with. What ran is one of the functions registered at that
- * hook, and the one whose own argument (an nftables chain, an iptables table) is still on the stack, too.
+ * The tracepoint does not say it, but both are on the kernel's stack, above the arguments that a program is given. The
+ * function that sends a packet through a hook (ip_rcv, arp_xmit, ...) has a `struct nf_hook_state` there and passes its
+ * address on, which functions below keep. What it points to is known by its contents: this packet's namespace and
+ * protocol, a device that is this packet's, and a function to go on with. What earlier packets left on the stack looks
+ * the same, but is seldom pointed to.
+ *
+ * nf_hook_slow (net/netfilter/core.c) calls a hook's functions in their order. It keeps its arguments and the number of
+ * the one that it calls in registers, which functions below save: the number is beside the address of the list. A
+ * rule's chain or table is the argument of the function that ran.
  *
  * From the modules' BTF, where nf_tables and x_tables are modules: NFT_CHAIN_TABLE, NFT_CHAIN_NAME, NFT_TABLE_NAME,
- * XT_TABLE_NAME.
+ * XT_TABLE_NAME. HOOKS_ARP, HOOKS_BRIDGE, HOOKS_INGRESS and HOOKS_EGRESS where this kernel has these.
  */
 #pragma once
 
@@ -15,11 +20,18 @@
 
 #define NO_HOOK 0xff
 #define NF_HOOKS 5
+#define NF_LOCAL_IN 1
 #define NF_FORWARD 2ULL
 #define NF_IPV4 2
+#define NF_ARP 3
+#define NF_NETDEV 5
+#define NF_BRIDGE 7
 #define NF_IPV6 10
-#define NF_ENTRIES 8    /* functions at one hook that are looked at */
+#define NF_INGRESS 0 /* of NF_NETDEV */
+#define NF_ENTRIES 8 /* functions at one hook that are looked at */
+#define NO_ENTRY NF_ENTRIES
 #define STACK_WORDS 192 /* of the kernel's stack that are looked at */
+#define STACK_MASK 255  /* of a number that the verifier shall believe to be a word's */
 #define CHAIN_WORDS 64  /* of those, for the chain */
 #define STACK_CHUNK 16  /* words read at once: the stack may end within */
 #define STATE_WORDS 8   /* more than struct nf_hook_state has; bcc cannot describe an array with sizeof in it */
@@ -37,17 +49,27 @@ struct hook_entry {
 
 struct hook_place {
   u32 netns;
+  u32 ifindex; /* of NF_NETDEV, whose hooks are a device's */
   u8 family;
   u8 hook;
   u8 index; /* in the order in which they run */
   u8 reserved;
 };
 
-/* Too much for a program's stack. */
+/* Too much for a program's stack. Numbers are read back from here, so that the verifier does not follow each word of
+ * its own. */
 struct hook_scratch {
-  u64 at; /* word at which the state was found; read back, so that the verifier does not follow each word of its own */
+  u64 net;     /* of the packet */
+  u64 device;  /* the packet's; 0: none yet */
+  u64 family;  /* of the packet's protocol; 0: neither IP nor ARP */
+  u64 base;    /* address of the first word */
+  u64 at;      /* word at which the state was found */
+  u64 pointer; /* word with its address */
+  u64 list;    /* address of the hook's functions: struct nf_hook_entries */
+  u64 count;   /* how many they are */
+  u64 entry;   /* which of them ran */
   u64 chain;
-  u64 words[STACK_WORDS + STATE_WORDS];
+  u64 words[STACK_MASK + 1 + STATE_WORDS];
   u64 chains[NF_ENTRIES];
 };
 
@@ -66,11 +88,11 @@ struct hook_scratch {
 
 /* From where the arguments are, upwards. */
 static __always_inline void read_stack(struct hook_scratch *s, u64 *ctx) {
-  u64 base = address_of(ctx);
+  s->base = address_of(ctx);
 
 #pragma unroll
   for (u32 i = 0; i < STACK_WORDS / STACK_CHUNK; i++)
-    if (bpf_probe_read_kernel(&s->words[i * STACK_CHUNK], 8 * STACK_CHUNK, (void *)(base + i * 8 * STACK_CHUNK)))
+    if (bpf_probe_read_kernel(&s->words[i * STACK_CHUNK], 8 * STACK_CHUNK, (void *)(s->base + i * 8 * STACK_CHUNK)))
       __builtin_memset(&s->words[i * STACK_CHUNK], 0, 8 * STACK_CHUNK);
 }
 
@@ -88,21 +110,53 @@ static __always_inline u64 is_equal(u64 one, u64 two) {
   return is_negative(different | -different) ^ 1;
 }
 
-/* The state's word. A packet that is sent may have no device yet; it is behind the routing then, which tells its state
- * from what earlier ones have left on the stack. */
-static __always_inline void find_state(struct hook_scratch *s, u64 net, u64 device) {
-  u64 no_device = is_equal(device, 0);
+/* Whether one number is less than the other, neither of which takes 63 bits when it is. */
+static __always_inline u64 is_less(u64 one, u64 two) {
+  return is_negative(one - two) & (is_negative(one) ^ 1);
+}
 
-  s->at = STACK_WORDS;
+/* Whether these words are the packet's state. A packet that is sent may have no device yet; it is behind the routing
+ * then, which tells its state from what earlier ones have left on the stack. One that a bridge keeps for itself is the
+ * bridge's already, while its state has the port. */
+static __always_inline u64 is_state(u64 *w, u64 packet_net, u64 device, u64 packet_family) {
+  u64 no_device = is_equal(device, 0), hook = w[0] & 0xff, family = STATE_FAMILY(w[0]);
+  u64 in = w[STATE_FIELD(in)], out = w[STATE_FIELD(out)], next = w[STATE_FIELD(okfn)];
+  u64 bridge = is_equal(family, NF_BRIDGE), kept = bridge & is_equal(hook, NF_LOCAL_IN) & is_negative(in);
+  u64 known = (is_equal(in, device) | is_equal(out, device) | kept) & (no_device ^ 1);
+  u64 leaving = is_equal(in, 0) & is_negative(out) & is_negative(NF_FORWARD - hook) & no_device;
+  u64 fits = is_equal(family, packet_family) | is_equal(family, NF_NETDEV) | bridge;
+
+  return is_equal(w[STATE_FIELD(net)], packet_net) & (is_negative(next) | is_equal(next, 0)) & is_less(hook, NF_HOOKS) &
+         (known | leaving) & fits;
+}
+
+/* A state that is pointed to from further down the stack. */
+static __always_inline void find_state_pointed_to(struct hook_scratch *s) {
+  u64 base = s->base, net = s->net, device = s->device, family = s->family;
+
+  s->at = s->pointer = STACK_WORDS;
 #pragma nounroll
   for (u32 i = 0; i < STACK_WORDS; i++) {
-    u64 *w = &s->words[i];
-    u64 in = w[STATE_FIELD(in)], out = w[STATE_FIELD(out)], next = w[STATE_FIELD(okfn)];
-    u64 hook = w[0] & 0xff;
-    u64 known = (is_equal(in, device) | is_equal(out, device)) & (no_device ^ 1);
-    u64 leaving = is_equal(in, 0) & is_negative(out) & is_negative(NF_FORWARD - hook) & no_device;
-    u64 found = is_equal(w[STATE_FIELD(net)], net) & (is_negative(next) | is_equal(next, 0)) &
-                is_negative(hook - NF_HOOKS) & (known | leaving);
+    u64 distance = s->words[i] - base, at = distance >> 3, found;
+
+    found = is_less(distance, 8 * STACK_WORDS) & is_equal(distance & 7, 0) & is_less(i, at);
+    asm volatile("%0 &= 255" : "+r"(at)); /* STACK_MASK */
+    found &= is_state(&s->words[at], net, device, family);
+    if (found) {
+      s->at = at;
+      s->pointer = i;
+      break;
+    }
+  }
+}
+
+/* The nearest state, where nobody has kept its address. */
+static __always_inline void find_state(struct hook_scratch *s) {
+  u64 net = s->net, device = s->device, family = s->family;
+
+#pragma nounroll
+  for (u32 i = 0; i < STACK_WORDS; i++) {
+    u64 found = is_state(&s->words[i], net, device, family);
 
     if (found) {
       s->at = i;
@@ -111,33 +165,89 @@ static __always_inline void find_state(struct hook_scratch *s, u64 net, u64 devi
   }
 }
 
-/* The functions registered at a hook. */
-static __always_inline u64 registered_at(u64 net, u8 family, u8 hook, u16 *count) {
-  u64 at = 0, hooks = 0;
+/* Where a hook's functions are; 0 where this kernel has no such hook. The device is the state's. */
+static __always_inline u64 list_of(u64 net, u64 device, u8 family, u8 hook) {
+  u64 list = 0, where = 0;
 
-  if (family == NF_IPV4)
-    hooks = net + __builtin_offsetof(struct net, nf.hooks_ipv4);
-  else if (family == NF_IPV6)
-    hooks = net + __builtin_offsetof(struct net, nf.hooks_ipv6);
-  *count = 0;
-  if (!hooks || hook >= NF_HOOKS)
+  if (hook >= NF_HOOKS)
     return 0;
-  bpf_probe_read_kernel(&at, sizeof(at), (void *)(hooks + 8 * hook));
-  if (at)
-    bpf_probe_read_kernel(count, sizeof(*count), (void *)at);
-  return at + __builtin_offsetof(struct nf_hook_entries, hooks);
+  if (family == NF_IPV4)
+    where = net + __builtin_offsetof(struct net, nf.hooks_ipv4) + 8 * hook;
+  else if (family == NF_IPV6)
+    where = net + __builtin_offsetof(struct net, nf.hooks_ipv6) + 8 * hook;
+#ifdef HOOKS_ARP
+  else if (family == NF_ARP)
+    where = net + __builtin_offsetof(struct net, nf.hooks_arp) + 8 * hook;
+#endif
+#ifdef HOOKS_BRIDGE
+  else if (family == NF_BRIDGE)
+    where = net + __builtin_offsetof(struct net, nf.hooks_bridge) + 8 * hook;
+#endif
+#ifdef HOOKS_INGRESS
+  else if (family == NF_NETDEV && hook == NF_INGRESS)
+    where = device + __builtin_offsetof(struct net_device, nf_hooks_ingress);
+#endif
+#ifdef HOOKS_EGRESS
+  else if (family == NF_NETDEV)
+    where = device + __builtin_offsetof(struct net_device, nf_hooks_egress);
+#endif
+  if (where)
+    bpf_probe_read_kernel(&list, sizeof(list), (void *)where);
+  return list;
 }
 
-static __always_inline void read_chains(struct hook_scratch *s, u64 net, u8 family, u8 hook) {
-  struct nf_hook_entry entry = {};
+static __always_inline u64 entry_at(u64 list, u32 index) {
+  return list + __builtin_offsetof(struct nf_hook_entries, hooks) + index * sizeof(struct nf_hook_entry);
+}
+
+/* The functions at the hook of the state that was found; none where a state was found that is none. */
+static __always_inline void find_list(struct hook_scratch *s) {
+  u64 at = s->at, device;
   u16 count = 0;
-  u64 at = registered_at(net, family, hook, &count);
+
+  s->list = s->count = 0;
+  if (at >= STACK_WORDS)
+    return;
+  device = s->words[at + STATE_FIELD(in)];
+  if (!device)
+    device = s->words[at + STATE_FIELD(out)];
+  s->list = list_of(s->net, device, STATE_FAMILY(s->words[at]), s->words[at]);
+  if (s->list)
+    bpf_probe_read_kernel(&count, sizeof(count), (void *)s->list);
+  s->count = count;
+  BARRIER(); /* read anew what the verifier would otherwise follow for each family */
+}
+
+/* Which of the hook's functions ran: the number beside the list's address; or beside the state's, which is behind the
+ * packet's then. Compilers give registers in the order of their first use: from 6.1 on packet, state, number, list; on
+ * 5.10 number, list, verdict, packet, state. */
+static __always_inline void find_entry(struct hook_scratch *s, u64 packet) {
+  u64 list = s->list, count = s->count, pointer = s->pointer;
+
+  s->entry = NO_ENTRY;
+#pragma nounroll
+  for (u32 i = 1; i < STACK_WORDS; i++) {
+    u64 number = s->words[i - 1], found = is_equal(s->words[i], list) & is_less(number, count);
+
+    if (found) {
+      s->entry = number;
+      return;
+    }
+  }
+  if (!pointer || pointer >= STACK_WORDS)
+    return;
+  if (s->words[pointer - 1] == packet && s->words[pointer + 1] < count)
+    s->entry = s->words[pointer + 1];
+}
+
+static __always_inline void read_chains(struct hook_scratch *s) {
+  struct nf_hook_entry entry = {};
 
 #pragma unroll
   for (u32 i = 0; i < NF_ENTRIES; i++) {
     entry.priv = NULL;
-    if (i < count)
-      bpf_probe_read_kernel(&entry, sizeof(entry), (void *)(at + i * sizeof(entry)));
+    if (i < s->count)
+      bpf_probe_read_kernel(&entry, sizeof(entry), (void *)entry_at(s->list, i));
     s->chains[i] = (u64)entry.priv;
   }
 }

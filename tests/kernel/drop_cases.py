@@ -36,6 +36,9 @@ class Expected:
         chains: One of them is the chain.
         destination: Only rows to there.
         without: Its category where the kernel gives no reasons, if the function alone means something else.
+        packets: What the dropped buffers stand for, where that is not as many.
+        next: Words of what to look at.
+        normal: How many frees there were at the same place that lose nothing.
     """
 
     netns: str
@@ -48,6 +51,9 @@ class Expected:
     chains: tuple[str, ...] = ("",)
     destination: str = ""
     without: str = ""
+    packets: int | None = None
+    next: str = ""
+    normal: int = 0
 
 
 Case = Callable[[Lab], Expected]
@@ -69,7 +75,7 @@ def send(count: int, target: tuple[str, int], size: int = 8, hops: int = 64) -> 
                 sender.sendto(b"x" * size, target)
 
 
-def _steady(read: Callable[[], int], at_least: int = 0) -> int:
+def steady(read: Callable[[], int], at_least: int = 0) -> int:
     """A counter once it stands still: a busy machine handles packets later, in a thread."""
     value, end = read(), time.monotonic() + 30
     while True:
@@ -189,15 +195,21 @@ def _checksum(data: bytes) -> int:
     return ~total & 0xFFFF
 
 
-def _segment(ports: tuple[int, int], flags: int, numbers: tuple[int, int], spoil: int = 0) -> bytes:
+def segment(
+    ports: tuple[int, int], flags: int, numbers: tuple[int, int], spoil: int = 0, payload: bytes = b""
+) -> bytes:
     """An IPv4 packet with a TCP header from LEFT to RIGHT."""
     header = struct.pack("!HHIIBBHHH", *ports, *numbers, 5 << 4, flags, 65535, 0, 0)
-    pseudo = socket.inet_aton(LEFT) + socket.inet_aton(RIGHT) + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(header))
-    header = header[:16] + struct.pack("!H", _checksum(pseudo + header) ^ spoil) + header[18:]
-    return _packet(socket.IPPROTO_TCP, header)
+    pseudo = (
+        socket.inet_aton(LEFT)
+        + socket.inet_aton(RIGHT)
+        + struct.pack("!BBH", 0, socket.IPPROTO_TCP, len(header) + len(payload))
+    )
+    header = header[:16] + struct.pack("!H", _checksum(pseudo + header + payload) ^ spoil) + header[18:]
+    return packet(socket.IPPROTO_TCP, header + payload)
 
 
-def _packet(protocol: int, payload: bytes) -> bytes:
+def packet(protocol: int, payload: bytes) -> bytes:
     head = struct.pack(
         "!BBHHHBBH4s4s", 0x45, 0, 20 + len(payload), 1, 0, 64, protocol, 0, socket.inet_aton(LEFT),
         socket.inet_aton(RIGHT),
@@ -205,7 +217,7 @@ def _packet(protocol: int, payload: bytes) -> bytes:
     return head + payload
 
 
-def _send_raw(packets: list[bytes]) -> None:
+def send_raw(packets: list[bytes]) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_RAW, socket.IPPROTO_RAW) as raw:
         for packet in packets:
             raw.sendto(packet, (RIGHT, 0))
@@ -216,8 +228,8 @@ def udp_checksum(lab: Lab) -> Expected:
     with right.entered(), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver:
         receiver.bind((RIGHT, PORT))
         datagram = struct.pack("!HHHH", 1111, PORT, 12, 0xDEAD) + b"spam"
-        left.call(_send_raw, [_packet(socket.IPPROTO_UDP, datagram)] * SENT)
-        assert _steady(lambda: right.snmp()["UdpInCsumErrors"], SENT) == SENT
+        left.call(send_raw, [packet(socket.IPPROTO_UDP, datagram)] * SENT)
+        assert steady(lambda: right.snmp()["UdpInCsumErrors"], SENT) == SENT
     functions = ("__udp4_lib_rcv", "udp_queue_rcv_one_skb", "udp_rcv")
     return Expected(right.name, "UDP_CSUM", "malformed", functions, SENT, without="no socket")
 
@@ -225,8 +237,8 @@ def udp_checksum(lab: Lab) -> Expected:
 def tcp_checksum(lab: Lab) -> Expected:
     left, right = lab.pair()
     with right.entered(), socket.create_server((RIGHT, PORT)):
-        left.call(_send_raw, [_segment((1111, PORT), 2, (1, 0), spoil=1)] * SENT)
-        assert _steady(lambda: right.snmp()["TcpInCsumErrors"], SENT) == SENT
+        left.call(send_raw, [segment((1111, PORT), 2, (1, 0), spoil=1)] * SENT)
+        assert steady(lambda: right.snmp()["TcpInCsumErrors"], SENT) == SENT
     return Expected(right.name, "TCP_CSUM", "malformed", ("tcp_v4_rcv", "tcp_v4_do_rcv"), SENT, without="no socket")
 
 
@@ -236,7 +248,7 @@ def receive_buffer(lab: Lab) -> Expected:
         receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         receiver.bind((RIGHT, PORT))
         left.call(send, SENT, (RIGHT, PORT), 1000)
-        lost = _steady(lambda: right.snmp()["UdpRcvbufErrors"], 1)
+        lost = steady(lambda: right.snmp()["UdpRcvbufErrors"], 1)
     functions = ("__udp_enqueue_schedule_skb", "udp_queue_rcv_one_skb", "__udp_queue_rcv_skb")
     assert 0 < lost < SENT
     return Expected(right.name, "SOCKET_RCVBUFF", "congestion", functions, lost)
@@ -249,7 +261,7 @@ def tbf_overflow(lab: Lab) -> Expected:
     functions = (
         "__dev_queue_xmit", "__dev_xmit_skb", "kfree_skb_list", "kfree_skb_list_reason", "__tcf_kfree_skb_list",
     )  # fmt: skip
-    lost = _steady(lambda: left.qdisc_drops("v1l"), 1)
+    lost = steady(lambda: left.qdisc_drops("v1l"), 1)
     assert 0 < lost < SENT
     return Expected(
         left.name, "QDISC_DROP", "congestion", functions, lost, since=(5, 18), destination=f"{RIGHT}:{PORT}"
@@ -270,7 +282,7 @@ def listen_overflow(lab: Lab) -> Expected:
             for _ in range(waiting):
                 stack.enter_context(socket.create_connection((RIGHT, PORT)))
         left.call(_handshakes, backlog)
-        lost = _steady(lambda: right.snmp()["TcpExtListenOverflows"], 1)
+        lost = steady(lambda: right.snmp()["TcpExtListenOverflows"], 1)
     assert lost == waiting + backlog - (backlog + 1)  # one more than the backlog fits
     functions = ("tcp_v4_rcv", "tcp_v4_syn_recv_sock")
     return Expected(right.name, "TCP_LISTEN_OVERFLOW", "congestion", functions, lost, since=(6, 14))
@@ -283,7 +295,7 @@ def _handshakes(count: int) -> None:
     ):
         receiver.settimeout(10)
         for port in range(20000, 20000 + count):
-            sender.sendto(_segment((port, PORT), 0x02, (1, 0)), (RIGHT, 0))
+            sender.sendto(segment((port, PORT), 0x02, (1, 0)), (RIGHT, 0))
         offered: dict[int, int] = {}
         while len(offered) < count:
             reply = receiver.recv(100)[20:]
@@ -291,7 +303,7 @@ def _handshakes(count: int) -> None:
             if reply[13] == 0x12:
                 offered[port] = number
         for port, number in offered.items():
-            sender.sendto(_segment((port, PORT), 0x10, (2, number + 1)), (RIGHT, 0))
+            sender.sendto(segment((port, PORT), 0x10, (2, number + 1)), (RIGHT, 0))
 
 
 CASES: tuple[Case, ...] = (

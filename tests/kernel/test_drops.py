@@ -9,11 +9,13 @@ import pytest
 
 from probekit import kernel
 
-from .drop_cases import CASES, Case, Expected, version
+from . import drop_cases, netfilter_cases, transport_cases
+from .drop_cases import Case, Expected, version
 from .measured import measured
 from .netns import lab
 from .objects import MODULES
 
+CASES = (*drop_cases.CASES, *netfilter_cases.CASES, *transport_cases.CASES)
 SAYS_NOTHING = ("(not given)", "NOT_SPECIFIED")
 
 pytestmark = pytest.mark.timeout(900)
@@ -49,6 +51,8 @@ def test_drops_are_counted_with_their_reason(
     category = expected.without if expected.without and version() < (5, 17) else expected.category
     wanted = [row for row in rows if row["category"] == category]
     assert sum(row["drops"] for row in wanted) == expected.count, rows
+    packets = expected.count if expected.packets is None else expected.packets
+    assert sum(row["packets"] for row in wanted) == packets, rows
     facts = kernel.detect()  # modules' types are there from 5.11 on
     named = facts.has_name("nft_base_chain") or facts.member_offset("nf_tables", "nft_chain", "name") is not None
     for row in wanted:
@@ -56,8 +60,22 @@ def test_drops_are_counted_with_their_reason(
         assert row["hook"] == expected.hook
         if named or not row["chain"].startswith("nft "):
             assert row["chain"] in expected.chains
+        assert any(_same(row, cause) and expected.next in cause["next"] for cause in result["drops"].values())
         given = (expected.reason,) if version() >= expected.since else (expected.reason, *SAYS_NOTHING)
         assert row["reason"] in given
+
+
+def _same(flow: dict[str, Any], cause: dict[str, Any]) -> bool:
+    """Whether a row of the table of drops is a flow's."""
+    same = (flow[name] == cause[name] for name in ("category", "reason", "hook", "chain"))
+    return all(same) and flow["location"] == cause["function"]
+
+
+def test_what_brings_nothing_is_a_normal_free(outcome: tuple[dict[str, Any], dict[Case, Expected]]) -> None:
+    result, expectations = outcome
+    at_least = sum(expected.normal for expected in expectations.values() if isinstance(expected, Expected))
+    normal = [row for row in result["normal"].values() if row["function"].startswith("tcp_validate_incoming")]
+    assert sum(row["drops"] for row in normal) >= at_least
 
 
 def test_nothing_was_lost(outcome: tuple[dict[str, Any], Any]) -> None:

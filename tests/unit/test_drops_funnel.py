@@ -5,7 +5,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 
+from probekit import Table
 from probekit_drops import funnel
 from probekit_drops.values import Point
 
@@ -16,14 +18,21 @@ _ALL = (
 )  # fmt: skip
 
 
+def _values(counts: dict[Point, int], other: int = 0, ifindex: int = _LO) -> dict[str, Any]:
+    names = ("netns", "ifindex", "layer", "ip", "buffers", "packets", "bytes")
+    rows = [(0, ifindex, point, 1, count // 10, count, count * 60) for point, count in counts.items()]
+    rows += [(0, ifindex, Point.RECEIVED, 0, other, other, 60)] if other else []
+    rows.append((_OWN + 1, ifindex, Point.RECEIVED, 1, 1000, 1000, 60000))  # another namespace's
+    return {name: np.array([row[at] for row in rows], np.int64) for at, name in enumerate(names)}
+
+
+def _columns(table: Table) -> dict[str, list[Any]]:
+    return {column.name: column.values.tolist() for column in table.columns}
+
+
 def _rows(counts: dict[Point, int], programs: tuple[str, ...] = _ALL, runs: int | None = None, other: int = 0) -> Any:
-    names = ("netns", "ifindex", "layer", "ip", "packets", "bytes")
-    rows = [(0, _LO, point, 1, count, count * 60) for point, count in counts.items()]
-    rows += [(0, _LO, Point.RECEIVED, 0, other, 60)] if other else []
-    rows.append((_OWN + 1, _LO, Point.RECEIVED, 1, 1000, 60000))  # another namespace's
-    values = {name: np.array([row[at] for row in rows], np.int64) for at, name in enumerate(names)}
-    table = funnel.table(values, _OWN, ["lo"], programs, {} if runs is None else {"lo": runs})
-    columns = {column.name: column.values.tolist() for column in table.columns}
+    of_program = {} if runs is None else {"lo": runs}
+    columns = _columns(funnel.table(_values(counts, other), _OWN, ["lo"], programs, of_program, funnel.Devices()))
     return {
         layer: (packets, unseen, following)
         for layer, packets, unseen, following in zip(
@@ -52,3 +61,35 @@ def test_a_layer_that_is_not_attached_is_passed_over() -> None:
 def test_runs_of_a_program_that_cannot_be_observed_are_compared_with_all_that_arrives() -> None:
     rows = _rows({Point.RECEIVED: 200}, ("received",), runs=305, other=5)
     assert rows["xdp program"] == (305, 100, "received")
+
+
+def test_buffers_are_counted_apart_from_the_packets_that_they_stand_for() -> None:
+    columns = _columns(
+        funnel.table(_values({Point.RECEIVED: 300}, 5), _OWN, ["lo"], ("received",), {}, funnel.Devices())
+    )
+    assert [columns[name][0] for name in ("packets", "others", "buffers")] == [300, 5, 35]
+
+
+def test_a_device_that_is_gone_keeps_its_name_and_what_it_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    present = [(1, "lo"), (7, "eth\udce9")]
+    monkeypatch.setattr(socket, "if_nameindex", lambda: list(present))
+    devices = funnel.Devices()
+    present.pop()
+    devices.look({8: "brief"})
+    assert [devices.name(number) for number in (1, 7, 8, 9)] == ["lo", "eth\ufffd", "brief", "#9"]
+    for number, name in ((7, "eth\ufffd"), (8, "brief")):
+        values = _values({Point.RECEIVED: 105}, ifindex=number)
+        columns = _columns(funnel.table(values, _OWN, [name], ("received", "socket_ingress"), {}, devices))
+        assert columns["packets"] == [105, 0]
+        assert columns["next"] == ["socket; the device is gone", "the device is gone"]
+
+
+def test_a_device_that_comes_back_is_there_and_one_with_a_new_name_keeps_the_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    present = [(7, "eth0")]
+    monkeypatch.setattr(socket, "if_nameindex", lambda: list(present))
+    devices = funnel.Devices()
+    present[:] = [(7, "lan"), (8, "eth0")]
+    devices.look()
+    assert (devices.name(7), devices.name(8), devices.gone("eth0")) == ("eth0", "eth0", False)
