@@ -7,7 +7,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,13 +20,33 @@ PATIENCE = 600  # an emulated machine compiles slowly
 
 
 @contextmanager
-def measured(folder: Path, *arguments: str, space: Namespace | None = None) -> Iterator[dict[str, Any]]:
-    """`probekit run drops` while the block lasts; afterwards its JSON is in the dict."""
+def measured(
+    folder: Path, *arguments: str, space: Namespace | None = None, within: Sequence[str] = ()
+) -> Iterator[dict[str, Any]]:
+    """`probekit run drops` while the block lasts; afterwards its JSON is in the dict.
+
+    Args:
+        folder: For its files.
+        arguments: More of its arguments.
+        space: Where it runs.
+        within: A command that starts it.
+    """
     path, messages = folder / "drops.json", folder / "messages"
     result: dict[str, Any] = {}
     with messages.open("w") as file:
         inside = ["ip", "netns", "exec", space.name] if space else []
-        command = [*inside, PROBEKIT, "run", "drops", "--interval", "500ms", "--export", f"json:{path}", *arguments]
+        command = [
+            *inside,
+            *within,
+            PROBEKIT,
+            "run",
+            "drops",
+            "--interval",
+            "500ms",
+            "--export",
+            f"json:{path}",
+            *arguments,
+        ]
         process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=file)
     result["pid"] = process.pid
     try:
