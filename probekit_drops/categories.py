@@ -110,6 +110,7 @@ _FUNCTIONS = {  # without a reason, or with NOT_SPECIFIED
 
 # with reasons, a closed port has one; what has none is no datagram, or no policy (xfrm) lets it in
 _UDP = ("udp_rcv", "__udp4_lib_rcv", "udpv6_rcv", "__udp6_lib_rcv")
+_BRIDGE = "br_handle_frame"  # runs the first hook itself (nf_hook_bridge_pre); before 6.7 chains let it drop
 # of keepalives and window probes, whose number is one before the expected one; the general reason is that before 6.3
 _PROBING = ("TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE")
 _TIME_WAIT = 6
@@ -133,12 +134,14 @@ class Packet:
         flags: TCP's, all that were seen.
         probing: Whether it was a keepalive or a window probe of TCP's.
         headless: Whether it was UDP, and too short for its header.
+        bridged: Whether it was on its way through one of a bridge's hooks.
     """
 
     state: int = 0
     flags: int = 0
     probing: bool = False
     headless: bool = False
+    bridged: bool = False
 
 
 def categorize(reason: str, function: str, packet: Packet) -> Category:
@@ -157,6 +160,8 @@ def categorize(reason: str, function: str, packet: Packet) -> Category:
         return Category.NORMAL
     if reason in SAYS_NOTHING and function in _UDP and (packet.headless or reason):
         return Category.MALFORMED if packet.headless else Category.POLICY
+    if reason in SAYS_NOTHING and function == _BRIDGE and packet.bridged:
+        return Category.FIREWALL
     if (reason, function) in _WITH_FUNCTION:
         return _WITH_FUNCTION[reason, function]
     if reason not in SAYS_NOTHING:

@@ -10,8 +10,8 @@ from collections.abc import Iterator, Mapping
 
 from attrs import frozen
 
-_IPV6, _ARP, NETDEV = 10, 3, 5
-_FAMILIES = {1: "inet", 2: "ip", _ARP: "arp", NETDEV: "netdev", 7: "bridge", _IPV6: "ip6"}
+_IPV6, _ARP, NETDEV, BRIDGE = 10, 3, 5, 7
+_FAMILIES = {1: "inet", 2: "ip", _ARP: "arp", NETDEV: "netdev", BRIDGE: "bridge", _IPV6: "ip6"}
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
 _HOOKS_OF = {NETDEV: ("ingress", "egress"), _ARP: ("input", "output", "forward")}
 _RULES = "nft_do_chain"

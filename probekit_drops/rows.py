@@ -93,10 +93,14 @@ class Namer:
         location = int(row["location"])
         function, _ = self.symbols.function(location)
         reason = self.reason(int(row["reason"]))
-        packet = Packet(int(row["state"]), int(row["flags"]), bool(row["probing"]), bool(row["headless"]))
+        hooked = int(row["hook"]) != NO_HOOK
+        packet = Packet(
+            state=int(row["state"]), flags=int(row["flags"]), probing=bool(row["probing"]),
+            headless=bool(row["headless"]), bridged=hooked and int(row["family"]) == netfilter.BRIDGE,
+        )  # fmt: skip
         category = categorize(reason, function, packet)
         hook, chain, after = "", "", NEXT[category]
-        if int(row["hook"]) != NO_HOOK and category is Category.FIREWALL:
+        if hooked and category is Category.FIREWALL:
             drop = self._dropped(row, function)
             hook = netfilter.hook_name(drop.family, drop.hook)
             at = netfilter.key(int(row["netns"]), drop.family, drop.hook, int(row["ifindex"]))

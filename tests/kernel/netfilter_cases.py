@@ -8,6 +8,7 @@ import subprocess
 from collections.abc import Callable
 
 import pytest
+from attrs import evolve
 
 from .drop_cases import FAR, LEFT, NFT, PORT, RIGHT, SENT, Case, Expected, send
 from .netns import Lab, Namespace, run
@@ -133,7 +134,8 @@ def _bridged(hook: str, host: int) -> Case:
         rules(bridge, _chain("bridge", hook))
         sender = bridge if hook == "output" else left
         sender.call(send, SENT, (f"{BRIDGED}.{host}", PORT))
-        return _firewall(bridge, hook, "bridge t c")
+        functions = (*NFT, "br_handle_frame")  # before 6.7 without a reason
+        return evolve(_firewall(bridge, hook, "bridge t c"), functions=functions, since=(6, 7))
 
     case.__name__ = f"bridge_{hook}"
     return case

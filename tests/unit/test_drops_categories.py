@@ -65,6 +65,12 @@ def test_what_no_program_reads_is_the_firewalls() -> None:
         assert categorize("NOT_SPECIFIED", function, Packet()) is Category.FIREWALL
 
 
+def test_what_a_bridge_gives_up_at_a_hook_is_the_firewalls_and_elsewhere_is_not() -> None:
+    assert categorize("NOT_SPECIFIED", "br_handle_frame", Packet(bridged=True)) is Category.FIREWALL
+    assert categorize("NOT_SPECIFIED", "br_handle_frame", Packet()) is Category.OTHER
+    assert categorize("MAC_INVALID_SOURCE", "br_handle_frame", Packet(bridged=True)) is Category.MALFORMED
+
+
 def test_every_category_says_what_to_look_at_next() -> None:
     assert set(NEXT) == set(Category)
 
