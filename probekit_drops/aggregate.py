@@ -24,7 +24,9 @@ _OF_PLACES = {
     "netns": 0, "ifindex": 0, "chain": 0, "ran": 0, "ran_with": 0, "hook": NO_HOOK, "family": 0, "state": 0,
 }  # fmt: skip
 _KEPT = 64  # functions of a hook that are there no more
-_WITHOUT_SYMBOLS = "CAP_SYSLOG: the kernel hides from this process where its functions are (kernel.kptr_restrict)"
+_WITHOUT_SYMBOLS = (
+    "not shown without CAP_SYSLOG: the kernel hides from this process where its functions are (kernel.kptr_restrict)"
+)
 
 
 class DropsAggregator:
@@ -160,7 +162,9 @@ class DropsAggregator:
             missing |= dict.fromkeys(names, _WITHOUT_SYMBOLS)
         if self._owners.refused and self._owners.lacking:
             needed = " and ".join(self._owners.lacking)
-            missing["processes"] = f"{needed}: this process may not see what {self._owners.refused} others hold"
+            missing["processes"] = (
+                f"not all shown without {needed}: this process may not see what {self._owners.refused} others hold"
+            )
         return missing
 
     def _reasons(self) -> str:

@@ -139,8 +139,8 @@ def test_what_the_process_may_not_see_is_said_with_what_would_let_it(
     figures = aggregator.snapshot()
     said = figures.summary["not_known"]
     assert set(said) == {"functions", "chains", "processes"}
-    assert said["functions"].startswith("CAP_SYSLOG: ")
-    assert said["processes"].startswith("CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE: ")
+    assert said["functions"].startswith("not shown without CAP_SYSLOG: ")
+    assert said["processes"].startswith("not all shown without CAP_DAC_READ_SEARCH and CAP_SYS_PTRACE: ")
     assert "0xffff" not in repr(_plain(figures.tables))
     assert _plain(figures.tables)[0][2]["function"] == ["(hidden)"]
 
