@@ -222,7 +222,7 @@ static __always_inline void find_list(struct hook_scratch *s) {
  * packet's then. Compilers give registers in the order of their first use: from 6.1 on packet, state, number, list; on
  * 5.10 number, list, verdict, packet, state. */
 static __always_inline void find_entry(struct hook_scratch *s, u64 packet) {
-  u64 list = s->list, count = s->count, pointer = s->pointer;
+  u64 list = s->list, count = s->count, pointer = s->pointer, before = pointer - 1, after = pointer + 1, beside;
 
   s->entry = NO_ENTRY;
 #pragma nounroll
@@ -234,12 +234,14 @@ static __always_inline void find_entry(struct hook_scratch *s, u64 packet) {
       return;
     }
   }
-  if (!pointer || pointer >= STACK_WORDS)
-    return;
-  if (s->words[pointer - 1] == packet && s->words[pointer + 1] < count)
-    s->entry = s->words[pointer + 1];
+  asm volatile("%0 &= 255" : "+r"(before)); /* STACK_MASK; what is behind the stack's words is 0 */
+  asm volatile("%0 &= 255" : "+r"(after));
+  beside = s->words[after];
+  if (is_less(pointer, STACK_WORDS) & is_equal(s->words[before], packet) & is_less(beside, count))
+    s->entry = beside;
 }
 
+/* What each of the hook's functions was registered with. */
 static __always_inline void read_chains(struct hook_scratch *s) {
   struct nf_hook_entry entry = {};
 
