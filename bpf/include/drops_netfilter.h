@@ -130,7 +130,7 @@ static __always_inline u64 is_state(u64 *w, u64 packet_net, u64 device, u64 pack
          (known | leaving) & fits;
 }
 
-/* A state that is pointed to from further down the stack. */
+/* A state that is pointed to from further down the stack. Few words point into the stack at all. */
 static __always_inline void find_state_pointed_to(struct hook_scratch *s) {
   u64 base = s->base, net = s->net, device = s->device, family = s->family;
 
@@ -139,7 +139,9 @@ static __always_inline void find_state_pointed_to(struct hook_scratch *s) {
   for (u32 i = 0; i < STACK_WORDS; i++) {
     u64 distance = s->words[i] - base, at = distance >> 3, found;
 
-    found = is_less(distance, 8 * STACK_WORDS) & is_equal(distance & 7, 0) & is_less(i, at);
+    if (distance >= 8 * STACK_WORDS)
+      continue;
+    found = is_equal(distance & 7, 0) & is_less(i, at);
     asm volatile("%0 &= 255" : "+r"(at)); /* STACK_MASK */
     found &= is_state(&s->words[at], net, device, family);
     if (found) {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import signal
 import socket
 import subprocess
@@ -16,7 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from tests.kernel.drop_cases import PORT, RIGHT, send, steady
+from tests.kernel.drop_cases import PORT, RIGHT, send
 from tests.kernel.measured import PROBEKIT, measured
 from tests.kernel.netns import Namespace, lab
 
@@ -205,80 +204,6 @@ def test_the_owner_of_a_full_socket_is_named(tmp_path: Path) -> None:
             time.sleep(1.5)
     rows = [row for row in result["flows"].values() if row["netns"] == right.name]
     assert [(row["reason"], row["pid"], row["device"]) for row in rows] == [("SOCKET_RCVBUFF", os.getpid(), "v1r")]
-
-
-def test_odd_names_cost_a_name_and_no_result(tmp_path: Path) -> None:
-    """Of a process, which anybody may give itself, and of namespaces that are gone."""
-    dangling = Path("/run/netns", f"pk{os.getpid()}-dangling")
-    with lab() as bench:
-        left, right = bench.pair()
-        dangling.symlink_to("/nowhere")
-        try:
-            with measured(tmp_path) as result, _named(right, b"caf\xe9\x1b[31m\nx"):
-                left.call(send, 50, (RIGHT, PORT), 1000)
-                lost = steady(lambda: right.snmp()["UdpRcvbufErrors"], 1)
-                shown = tmp_path / "drops.json"
-                end = time.monotonic() + 30
-                while "caf" not in shown.read_text() and time.monotonic() < end:  # while the process is there
-                    time.sleep(0.1)
-        finally:
-            dangling.unlink()
-    rows = [row for row in result["flows"].values() if row["netns"] == right.name]
-    assert [(row["process"], row["drops"]) for row in rows] == [("caf\ufffd\x1b[31m\nx", lost)]
-
-
-@contextmanager
-def _named(space: Namespace, name: bytes) -> Iterator[None]:
-    """A process of this name with a socket at PORT that takes little and reads nothing."""
-    code = (
-        "import ctypes, socket, sys\n"
-        "ctypes.CDLL(None).prctl(15, bytes.fromhex(sys.argv[1]), 0, 0, 0)\n"
-        "full = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n"
-        "full.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)\n"
-        "full.bind((sys.argv[2], int(sys.argv[3])))\n"
-        "print('ready', flush=True)\n"
-        "sys.stdin.read()\n"
-    )
-    command = ["ip", "netns", "exec", space.name, sys.executable, "-c", code, name.hex(), RIGHT, str(PORT)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout
-        assert process.stdout.readline() == "ready\n"
-        yield
-
-
-def test_without_the_right_to_see_more_no_address_is_shown_and_what_is_missing_is_said(tmp_path: Path) -> None:
-    dropped = "-syslog,-sys_ptrace,-dac_read_search,-dac_override"
-    within = ("setpriv", "--bounding-set", dropped, "--inh-caps", dropped)
-    stream = tmp_path / "stream"
-    options = [word for option in ("mode=events", "stacks=true") for word in ("--set", f"probe.drops.{option}")]
-    holder = subprocess.Popen(
-        ["setpriv", "--reuid", "65534", "--clear-groups", "sleep", "600"], stdin=subprocess.DEVNULL
-    )
-    with lab() as bench:
-        left, right = bench.pair()
-        right.nft(f"table ip t {{\n chain c {{\n type filter hook input priority 0;\n udp dport {PORT} drop\n }}\n}}\n")
-        try:
-            with (
-                measured(tmp_path, *options, "--export", f"jsonl:{stream}", within=within) as result,
-                right.entered(),
-                socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as receiver,
-            ):
-                receiver.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-                receiver.bind((RIGHT, PORT + 1))
-                left.call(send, SENT, (RIGHT, PORT))
-                left.call(send, SENT, (RIGHT, PORT + 1), 1000)
-                receiver.close()
-        finally:
-            holder.kill()
-            holder.wait()
-    rows = [row for row in result["flows"].values() if row["netns"] == right.name and row["reason"] == "NETFILTER_DROP"]
-    assert [(row["category"], row["hook"], row["location"], row["drops"]) for row in rows] == [
-        ("firewall", "input", "(hidden)", SENT)
-    ]
-    assert set(result["not_known"]) == {"functions", "chains", "stacks", "processes"}
-    assert "CAP_SYSLOG" in result["not_known"]["functions"]
-    assert "CAP_SYS_PTRACE" in result["not_known"]["processes"]
-    assert not re.search("0xffff|ffff[0-9a-f]{12}", (tmp_path / "drops.json").read_text() + stream.read_text())
 
 
 def test_a_clean_run_of_iperf_has_no_drops_that_the_kernel_does_not_count(tmp_path: Path) -> None:
