@@ -95,10 +95,12 @@ class Devices:
         """A device's name; its number where nobody knows it."""
         return self._names.get(number, f"#{number}")
 
-    def gone(self, name: str) -> bool:
-        """Whether a device of this name was there, and is no more."""
+    def gone(self, name: str) -> str:
+        """What has become of a device that was there when its packets were counted; empty if it still is."""
         numbers = {number for number, known in self._names.items() if known == name}
-        return bool(numbers) and not numbers & self._there
+        if not numbers - self._there:
+            return ""
+        return "the device was replaced" if numbers & self._there else "the device is gone"
 
 
 def table(
@@ -149,11 +151,10 @@ def table(
 
 _Sums = list[int]  # packets, others, buffers, bytes
 _Row = tuple[str, str, int, int, int, int, float, float, str]
-GONE = "the device is gone"
 
 
 def _rows(
-    device: str, points: Mapping[Point, _Sums], programs: Collection[str], runs: Mapping[str, int], gone: bool
+    device: str, points: Mapping[Point, _Sums], programs: Collection[str], runs: Mapping[str, int], gone: str
 ) -> Iterator[_Row]:
     nothing = [0, 0, 0, 0]
     sums = {
@@ -173,5 +174,5 @@ def _rows(
         unseen = float(packets - arrived) if following else float("nan")
         share = 100 * unseen / packets if packets else float("nan")
         after = " + ".join(name for name in following if name in sums)
-        said = "; ".join(filter(None, (after, GONE if gone else "")))
+        said = "; ".join(filter(None, (after, gone)))
         yield device, step.name, packets, others, buffers, size, unseen, share, said

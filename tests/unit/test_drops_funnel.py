@@ -92,4 +92,7 @@ def test_a_device_that_comes_back_is_there_and_one_with_a_new_name_keeps_the_fir
     devices = funnel.Devices()
     present[:] = [(7, "lan"), (8, "eth0")]
     devices.look()
-    assert (devices.name(7), devices.name(8), devices.gone("eth0")) == ("eth0", "eth0", False)
+    assert (devices.name(7), devices.name(8), devices.gone("eth0")) == ("eth0", "eth0", "")
+    present.pop(0)
+    devices.look()
+    assert devices.gone("eth0") == "the device was replaced"
