@@ -22,6 +22,7 @@ _LEGACY_BEFORE = {"iptable_": "iptables", "ip6table_": "ip6tables", "arptable_":
 _NAT = "nf_nat_"
 _TRACKING = ("nf_conntrack", "nf_confirm", "nf_ct_", "ipv4_conntrack_", "ipv6_conntrack_", "ipv4_confirm",
              "ipv6_confirm", "ipv4_helper", "ipv6_helper", _NAT)  # fmt: skip
+_MODULES = ("apparmor", "selinux", "smack")  # of security, which refuse what is labelled
 _NEVER = ("ipv4_conntrack_defrag", "ipv6_defrag")  # what they keep is no drop
 
 NEXT_RULE = "the chain or table named beside it: nft list ruleset, iptables -S"
@@ -155,4 +156,6 @@ def _described(entry: HookEntry, family: int, hook: int) -> str:
             return f"{tool} {entry.function.removeprefix(prefix).partition('_')[0]} {where.upper()}"
     if entry.function.startswith("ebt_"):
         return f"ebtables {where.upper()}"
+    if entry.function.startswith(_MODULES):
+        return entry.function.partition("_")[0]
     return "bpf program" if entry.function == "nf_hook_run_bpf" else ""

@@ -109,6 +109,11 @@ def test_a_function_without_rules_that_never_drops_takes_no_blame_off(namer: Nam
     assert place.chain == "iptables filter INPUT"
 
 
+def test_a_security_module_at_the_hook_is_one_that_it_may_be(namer: Namer) -> None:
+    module = HookEntry("apparmor_ip_postroute", 0)
+    assert namer.place(_row(location=_LOOP), _at(module, _LEGACY)).chain == "apparmor | iptables filter INPUT"
+
+
 def test_of_two_tables_of_iptables_the_one_that_ran_is_named(namer: Namer) -> None:
     both = _at(HookEntry("ipt_do_table", 1, "", "", "mangle"), _LEGACY, _CONNTRACK)
     assert namer.place(_row(location=_LOOP, ran=_TABLES, ran_with=_LEGACY.chain), both).chain == "iptables filter INPUT"
