@@ -14,6 +14,9 @@
 
 #define STATES 12 /* up to TCP_CLOSING; what is above is not a full socket's */
 #define JIFFIES_UNKNOWN 0xffffffff
+#define NO_WINDOW_SCALE 15 /* net/ipv4/syncookies.c: what a SYN cookie's timestamp has in its lower bits */
+#define COOKIE_SACK (1 << 4)
+#define COOKIE_OPTIONS (COOKIE_SACK | NO_WINDOW_SCALE)
 #define REFUSED 111 /* errno.h, which BTF has not */
 #define TIMED_OUT 110
 #define HOST_DOWN 112
@@ -238,12 +241,27 @@ static __always_inline void own(struct connection *c) {
   bpf_get_current_comm(c->owner.command, sizeof(c->owner.command));
 }
 
-/* How long a server's handshake took. The kernel's first round-trip time is that of SYN-ACK and ACK, unless the SYN-ACK
- * was sent again: then it is the time since the first one. */
+/* Whether the first round-trip time was made from the timestamp of a SYN cookie. The kernel keeps nothing of such a
+ * handshake, and has other things in the timestamp's lower bits, which make it up to 64 ms older than the SYN-ACK. */
+static __always_inline bool is_of_a_cookie(struct tcp_sock *tp) {
+  u32 echoed = tp->rx_opt.rcv_tsecr, since = (u32)(tp->tcp_mstamp / 1000) - echoed;
+  u32 options = tp->rx_opt.wscale_ok ? tp->rx_opt.snd_wscale : NO_WINDOW_SCALE;
+
+  if (tp->rx_opt.sack_ok)
+    options |= COOKIE_SACK;
+  return tp->rx_opt.tstamp_ok && (echoed & COOKIE_OPTIONS) == options && tp->srtt_us >> 3 == (since ?: 1) * 1000;
+}
+
+/* How long a server's handshake took; 0 where the kernel does not know. Its first round-trip time is that of SYN-ACK and
+ * ACK, unless the SYN-ACK was sent again: then it is the time since the first one. An ACK that came with data has the
+ * client's own waiting in it: the one without was lost, or dropped (TCP_DEFER_ACCEPT). Where data went either way before
+ * it (TCP Fast Open) the time may be that data's. */
 static __always_inline u64 server_handshake(struct connection *c, struct tcp_sock *tp, u64 now) {
   struct handshake key = {};
   u64 *first;
 
+  if (tp->data_segs_in || tp->data_segs_out || is_of_a_cookie(tp))
+    return 0;
   if (!tp->total_retrans)
     return (u64)(tp->srtt_us >> 3) * 1000;
   __builtin_memcpy(key.remote, c->addresses.remote, sizeof(key.remote));
@@ -251,19 +269,21 @@ static __always_inline u64 server_handshake(struct connection *c, struct tcp_soc
   key.remote_port = c->addresses.remote_port;
   key.local_port = c->addresses.local_port;
   first = handshakes.lookup(&key);
-  return first && now > *first ? now - *first : 0;
+  return first && *first ? between(*first, now) : 0;
 }
 
-static __always_inline void established(struct connection *c, struct sock *sk, struct tcp_sock *tp, u64 now) {
+static __always_inline void established(struct connection *c, struct sock *sk, struct tcp_sock *tp, u8 old, u64 now) {
   __builtin_memset(&c->addresses, 0, sizeof(c->addresses));
   read_addresses(&c->addresses, sk);
   c->id = connection_id(sk, c->side == SIDE_CLIENT, true);
   c->established = now;
   c->syn_retransmits = tp->total_retrans;
+  if (c->origin != ORIGIN_BIRTH)
+    return;
   if (c->side == SIDE_SERVER)
     c->handshake = server_handshake(c, tp, now);
-  else if (c->origin == ORIGIN_BIRTH)
-    c->handshake = now - c->began;
+  else if (old == TCP_SYN_SENT) /* where both ends opened it, nobody's SYN was answered by a SYN-ACK */
+    c->handshake = between(c->began, now);
 }
 
 static __always_inline void closes(struct connection *c, u8 closer) {
@@ -323,12 +343,12 @@ static __always_inline void passes(struct connection *c, struct sock *sk, struct
   u64 now = bpf_ktime_get_ns();
 
   if (old < STATES)
-    c->dwell[old] += now - c->changed;
+    c->dwell[old] += between(c->changed, now);
   c->changed = now;
   c->state = new;
   switch (new) {
   case TCP_ESTABLISHED:
-    established(c, sk, tp, now);
+    established(c, sk, tp, old, now);
     break;
   case TCP_FIN_WAIT1:
   case TCP_LAST_ACK:
@@ -441,10 +461,12 @@ int reset_sent_btf(u64 *ctx) {
   return 0;
 }
 
-/* sk: the listener's; request: the handshake whose SYN-ACK was just sent again. */
+/* sk: the listener's; request: the handshake whose SYN-ACK was just sent again. If it has been acknowledged, that ACK was
+ * dropped (TCP_DEFER_ACCEPT), and the time until the next one is no handshake's. */
 int synack_again_btf(u64 *ctx) {
   struct sock *sk = opaque(ctx[0]), *request = opaque(ctx[1]);
   struct tcp_request_sock *r = (void *)request;
+  struct inet_request_sock copy = {}; /* a field of bits has no address to be read from */
   struct addresses a = {};
   struct handshake key = {};
   u64 first_us = 0, first;
@@ -452,9 +474,10 @@ int synack_again_btf(u64 *ctx) {
   if (!wanted(sk))
     return 0;
   bpf_probe_read_kernel(&first_us, sizeof(first_us), &r->snt_synack);
+  bpf_probe_read_kernel(&copy, sizeof(copy), request);
   if (!first_us)
     return 0;
-  first = first_us * 1000;
+  first = copy.acked ? 0 : first_us * 1000;
   read_addresses(&a, request);
   __builtin_memcpy(key.remote, a.remote, sizeof(key.remote));
   key.netns = netns_of(sk);

@@ -33,8 +33,8 @@ def probekit_decode(source: Source, map: LiveMap) -> Decoder:  # noqa: A002
 
 
 @hook
-def probekit_aggregate(config: ConntrackConfig) -> Aggregator:
+def probekit_aggregate(config: ConntrackConfig, began: int) -> Aggregator:
     """Connections, services, findings and losses."""
     from .aggregate import ConntrackAggregator
 
-    return ConntrackAggregator(config)
+    return ConntrackAggregator(config, began)

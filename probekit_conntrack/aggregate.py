@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from .config import ConntrackConfig
 from .findings import Evidence, findings
 from .netfilter import Netfilter
 from .pools import NO_REQUESTS, Moment, Pools, Requests
-from .rows import ROW, apply_late_resets, identity, rows_of, services_of
+from .rows import ROW, accept_wait, apply_late_resets, handshake, identity, rows_of, services_of
 from .values import End, Origin, Side
 
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -37,11 +36,16 @@ _HELP = {
 
 
 class ConntrackAggregator:
-    """Keeps the figures of one run."""
+    """Keeps the figures of one run.
 
-    def __init__(self, config: ConntrackConfig) -> None:
+    Args:
+        config: The probe's options.
+        began: When the run did, ns of the clock that programs read.
+    """
+
+    def __init__(self, config: ConntrackConfig, began: int) -> None:
         self._config = config
-        self._began = time.monotonic_ns()
+        self._moment = Moment(began, began)
         self._closed = np.zeros(0, ROW)
         self._pending: list[Array] = []
         self._pending_rows = 0
@@ -61,6 +65,7 @@ class ConntrackAggregator:
 
     def update(self, columns: Columns) -> None:
         """Takes one decoded batch."""
+        self._moment = Moment(self._moment.began, max(self._moment.now, columns.taken))
         getattr(self, f"_take_{columns.source}")(columns.values)
 
     def join(self, beside: Mapping[str, Figures]) -> None:
@@ -79,10 +84,7 @@ class ConntrackAggregator:
         self._compact()
         self._drop_those_that_left()
         rows = np.concatenate([self._open, self._closed])
-        # programs are attached a moment before there is an aggregator
-        self._began = min(self._began, int(rows["began"].min(initial=self._began)))
-        moment = Moment(self._began, time.monotonic_ns())
-        pools = Pools.of(rows, moment, self._requests)
+        pools = Pools.of(rows, self._moment, self._requests)
         tracked = self._netfilter()
         evidence = Evidence(pools, self._ports(rows), tracked)
         found = findings(evidence)
@@ -242,13 +244,9 @@ def _tables(
 
 def _measures(rows: Array) -> dict[str, Array]:
     """Times of each distribution, ns."""
-    shaken, client = rows["handshake"] > 0, rows["side"] == Side.CLIENT
-    accepted = (rows["accepted"] > 0) & (rows["established"] > 0) & (rows["accepted"] >= rows["established"])
-    return {
-        "handshake": rows["handshake"][shaken & client],
-        "handshake_server": rows["handshake"][shaken & ~client],
-        "accept_wait": (rows["accepted"] - rows["established"])[accepted],
-    }
+    shaken, waited, client = handshake(rows), accept_wait(rows), rows["side"] == Side.CLIENT
+    times = {"handshake": shaken[client], "handshake_server": shaken[~client], "accept_wait": waited}
+    return {name: values[~np.isnan(values)].astype(np.uint64) for name, values in times.items()}
 
 
 def _add(histograms: Mapping[str, Histogram], rows: Array) -> None:

@@ -13,7 +13,7 @@ from probekit.model import Array
 
 from .netfilter import Netfilter
 from .pools import Pools
-from .rows import jiffies_us
+from .rows import accept_wait, handshake, jiffies_us, span
 from .values import UNKNOWN, Closer, End, Side
 
 ENOUGH = 20
@@ -85,12 +85,14 @@ def _new_connection_per_request(pools: Pools) -> Iterator[Finding]:
     requests = np.where(np.isnan(pools.counts), pools.most, pools.counts)
     used = pools.born & ~pools.open & (rows["side"] == Side.CLIENT) & (pools.most > 0)
     carried, single = pools.number(used), pools.number(used & (requests <= 1))
-    handshake = pools.percentile(rows["handshake"].astype(np.float64), used, 50)
+    took = handshake(rows)
+    half = pools.percentile(took, used & ~np.isnan(took), 50)
     for place in np.flatnonzero((carried >= ENOUGH) & (single >= NEARLY_ALL * carried)).tolist():
+        cost = "" if np.isnan(half[place]) else f", and a handshake took {half[place] / 1e6:.3g} ms (median)"
         yield _of(
             pools, place, "new connection per request",
-            f"{single[place]:,} of {carried[place]:,} connections carried one request each, and a handshake took "
-            f"{handshake[place] / 1e6:.3g} ms (median): keep connections open and use them again",
+            f"{single[place]:,} of {carried[place]:,} connections carried one request each{cost}: keep connections "
+            f"open and use them again",
         )  # fmt: skip
 
 
@@ -121,10 +123,10 @@ def _accepted_late(pools: Pools) -> Iterator[Finding]:
     included.
     """
     rows = pools.rows
-    served = pools.born & (rows["side"] == Side.SERVER) & (rows["established"] > 0)
-    until = np.where(rows["accepted"] > 0, rows["accepted"], pools.stop)
-    waited = (until.astype(np.int64) - rows["established"].astype(np.int64)).astype(np.float64)
-    observed = pools.number(served & (rows["accepted"] > 0)) > 0  # otherwise nobody saw an accept
+    accepted = rows["accepted"] > 0
+    waited = np.where(accepted, accept_wait(rows), span(rows["established"], pools.stop))
+    served = pools.born & (rows["side"] == Side.SERVER) & ~np.isnan(waited)
+    observed = pools.number(served & accepted) > 0  # otherwise nobody saw an accept
     count, wait = pools.number(served), pools.percentile(waited, served, 50)
     most, _ = pools.concurrency()
     for place in np.flatnonzero(observed & (count >= ENOUGH) & (wait >= ACCEPT_WAIT_NS)).tolist():

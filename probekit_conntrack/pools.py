@@ -18,11 +18,11 @@ _FAILED = (End.TIMEOUT, End.REFUSED, End.UNREACHABLE, End.ABORTED, End.FAILED)
 
 @frozen
 class Moment:
-    """When a run is looked at, ns of CLOCK_MONOTONIC.
+    """When a run is looked at, ns of the clock that programs read.
 
     Attributes:
         began: When it began.
-        now: When it is looked at.
+        now: When what is looked at was taken.
     """
 
     began: int
@@ -135,8 +135,8 @@ class Pools:
 
     @property
     def stop(self) -> Array:
-        """Shape (rows,), ns: when each ended, or now."""
-        return np.where(self.open, np.uint64(self.moment.now), self.rows["ended"])
+        """Shape (rows,), ns: when each ended, or now. What was made while it was read may be younger than that."""
+        return np.where(self.open, np.maximum(self.rows["began"], np.uint64(self.moment.now)), self.rows["ended"])
 
     @property
     def quiet(self) -> Array:

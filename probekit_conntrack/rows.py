@@ -87,6 +87,35 @@ def services_of(rows: Array) -> tuple[Array, Array]:
     return distinct.view(SERVICE), places.ravel()
 
 
+def span(start: Array, stop: Array) -> Array:
+    """Nanoseconds from one moment to another.
+
+    Args:
+        start: Shape (n,), ns; 0 where it is not known.
+        stop: Shape (n,), ns; 0 where it is not known.
+
+    Returns:
+        Shape (n,); not a number where one of them is not known, or they are in the wrong order: that is no time at all.
+    """
+    known = (start > 0) & (stop >= start)
+    spans: Array = np.where(known, stop - start, np.uint64(0)).astype(np.float64)
+    spans[~known] = np.nan
+    return spans
+
+
+def accept_wait(rows: Array) -> Array:
+    """What connections waited to be accepted, ns; not a number where they were never established, or not accepted.
+
+    With TCP Fast Open a connection may be accepted before it is established: it has not waited for that.
+    """
+    return span(rows["established"], rows["accepted"])
+
+
+def handshake(rows: Array) -> Array:
+    """How long handshakes took, ns; not a number where the kernel does not know."""
+    return np.where(rows["handshake"] > 0, rows["handshake"], np.nan)
+
+
 def jiffies_us(jiffies: Array) -> Array:
     """Jiffies in microseconds, not a number where they are not known."""
     microseconds: Array = np.where(jiffies == UNKNOWN, np.nan, jiffies * JIFFY_US)

@@ -15,7 +15,7 @@ from probekit.model import Array
 from .findings import Finding
 from .netfilter import Netfilter
 from .pools import Pools
-from .rows import jiffies_us
+from .rows import accept_wait, handshake, jiffies_us, span
 from .values import DWELT, Closer, End, Origin, Side, State
 
 _UNMEASURED_RTT = 2**32 - 1
@@ -34,7 +34,6 @@ def connections(pools: Pools, cgroups: Mapping[int, str]) -> Table:
     now = pools.moment.now
     source = endpoint_text(rows["local"], rows["local_port"])
     destination = endpoint_text(rows["remote"], rows["remote_port"])
-    accepted = np.where(rows["accepted"] > 0, _span_us(rows["established"], rows["accepted"]), np.nan)
     min_rtt = np.where(rows["min_rtt_us"] >= _UNMEASURED_RTT, np.nan, rows["min_rtt_us"])
     return Table(
         name="connections",
@@ -54,9 +53,9 @@ def connections(pools: Pools, cgroups: Mapping[int, str]) -> Table:
             Column("error", _errors(rows["error"]), label=True, help="what the program gets to see"),
             Column("older", rows["origin"] == Origin.FOUND, label=True, help="its beginning was not seen by this run"),
             Column("time_wait", rows["time_wait"] > 0, label=True, help="its address stayed in TIME_WAIT"),
-            Column("lifetime_us", _span_us(rows["began"], pools.stop[order]), help="birth to end, or to now"),
-            Column("handshake_us", _known(rows["handshake"]), help="SYN to SYN-ACK; of a server SYN-ACK to ACK"),
-            Column("accept_wait_us", accepted, help="established until accepted"),
+            Column("lifetime_us", span(rows["began"], pools.stop[order]) / 1e3, help="birth to end, or to now"),
+            Column("handshake_us", handshake(rows) / 1e3, help="SYN to SYN-ACK; of a server SYN-ACK to ACK"),
+            Column("accept_wait_us", accept_wait(rows) / 1e3, help="established until accepted"),
             Column("syn_retransmits", rows["syn_retransmits"], help="SYNs, of a server SYN-ACKs, sent again"),
             *_dwells(rows, closed, now),
             Column("bytes_acked", rows["acked"], total=True, help="sent and acknowledged"),
@@ -98,14 +97,13 @@ def services(pools: Pools, folded: Array) -> Table:
     most, mean = pools.concurrency()
     seconds = pools.moment.seconds
     known = ~np.isnan(pools.counts)
-    span = (pools.stop.astype(np.float64) - np.maximum(pools.start, np.uint64(pools.moment.began))).clip(0)
+    watched = (pools.stop.astype(np.float64) - np.maximum(pools.start, np.uint64(pools.moment.began))).clip(0)
     with np.errstate(divide="ignore", invalid="ignore"):
         reuse = pools.sum(pools.counts, known) / pools.number(known)
-        idle = 1 - pools.sum(pools.busy, known) / pools.sum(span, known)
+        idle = 1 - pools.sum(pools.busy, known) / pools.sum(watched, known)
         churn = np.where(mean > 0, opened / seconds / mean, np.nan)
-    lifetime = pools.stop.astype(np.float64) - pools.start
-    ended = pools.lived & ~pools.open
-    handshaken = pools.rows["handshake"] > 0
+    lifetime, shaken = span(pools.start, pools.stop), handshake(pools.rows)
+    ended = pools.lived & ~pools.open & ~np.isnan(lifetime)
     endpoints = endpoint_text(pools.services["address"], pools.services["port"])
     order = np.argsort(-(opened + failed + now_open), kind="stable")
     columns = (
@@ -126,7 +124,7 @@ def services(pools: Pools, folded: Array) -> Table:
         Column("open_max", most, help="most at once"),
         Column("open_avg", mean, help="over the whole run"),
         Column("in_time_wait", pools.number(pools.waiting), help="now, at this end"),
-        Column("handshake_p50_us", pools.percentile(pools.rows["handshake"] / 1e3, handshaken, 50), help="median"),
+        Column("handshake_p50_us", pools.percentile(shaken / 1e3, ~np.isnan(shaken), 50), help="median"),
         *(
             Column(f"lifetime_p{percent}_us", pools.percentile(lifetime / 1e3, ended, percent), help="of those over")
             for percent in (50, 90, 99)
@@ -222,14 +220,6 @@ def _dwells(rows: Array, closed: Array, now: int) -> tuple[Column, ...]:
     still = np.where(closed, 0, now - rows["changed"].astype(np.int64)).clip(0)
     dwell[places, rows["state"]] += still
     return tuple(Column(f"{state.name.lower()}_us", dwell[:, state] / 1e3, help=f"in {state.name}") for state in DWELT)
-
-
-def _span_us(start: Array, stop: Array) -> Array:
-    return (stop.astype(np.int64) - start.astype(np.int64)) / 1e3
-
-
-def _known(nanoseconds: Array) -> Array:
-    return np.where(nanoseconds > 0, nanoseconds / 1e3, np.nan)
 
 
 def _words(kind: type[enum.IntEnum], values: Array) -> Array:

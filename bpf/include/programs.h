@@ -60,6 +60,12 @@ static __always_inline u64 if_negative(u64 number) {
   return number;
 }
 
+/* The time between two readings of the clock. The clock that programs read may go back by some nanoseconds when another
+ * CPU looks at it (ktime_get_mono_fast_ns). */
+static __always_inline u64 between(u64 then, u64 now) {
+  return now > then ? now - then : 0;
+}
+
 /* clang moves no access to memory across it. */
 #define BARRIER() asm volatile("" ::: "memory")
 

@@ -180,6 +180,111 @@ def test_a_syn_ack_that_had_to_be_sent_again_is_counted_and_the_time_is_all_of_i
     assert row["handshake_us"] > 0.9e6
 
 
+def shaken(result: Any, side: str) -> list[float | None]:
+    """Handshakes of one side."""
+    return [row["handshake_us"] for row in result["connections"].values() if row["side"] == side]
+
+
+def cookies_received(namespace: Namespace) -> int:
+    lines = namespace.do(lambda: Path("/proc/thread-self/net/netstat").read_text()).splitlines()
+    names, values = (line.split() for line in lines if line.startswith("TcpExt:"))
+    return int(values[names.index("SyncookiesRecv")])
+
+
+@pytest.mark.parametrize("timestamps", [0, 1])
+@pytest.mark.parametrize("cookies", [True, False])
+def test_the_kernel_keeps_nothing_of_a_handshake_with_a_syn_cookie(
+    probe: Start, here: Namespace, cookies: bool, timestamps: int
+) -> None:
+    here.sysctl(tcp_syncookies=2 if cookies else 1, tcp_timestamps=timestamps)
+    running = tracker(probe, here)
+    with here.listen() as listener:
+        for _ in range(30):
+            with here.socket() as client:
+                client.connect(listener.getsockname())
+                listener.accept()[0].close()
+    result = running.result()
+    assert cookies_received(here) == 30 * cookies
+    assert len([took for took in shaken(result, "client") if took]) == 30
+    assert [took is None for took in shaken(result, "server")] == [cookies] * 30
+    assert result["distributions"]["handshake_server"]["events"] == 30 * (not cookies)
+
+
+def test_a_cookie_that_is_answered_late_is_told_from_a_slow_handshake(
+    probe: Start, here: Namespace, there: Namespace
+) -> None:
+    with delayed(here, there, 0.01) as (_, address), there.listen(address) as listener:
+        there.sysctl(tcp_syncookies=2)
+        running = tracker(probe, there)
+        for cookies in (2, 1):
+            there.sysctl(tcp_syncookies=cookies)
+            for _ in range(10):
+                with here.socket() as client:
+                    client.connect(listener.getsockname())
+                    listener.accept()[0].close()
+        result = running.result()
+    assert cookies_received(there) == 10
+    known = [took for took in shaken(result, "server") if took is not None]
+    assert len(known) == 10
+    assert min(known) >= 20e3
+
+
+@pytest.mark.parametrize("silent", [False, True])
+def test_a_deferred_accept_is_the_clients_waiting_and_no_handshake(
+    probe: Start, here: Namespace, silent: bool
+) -> None:
+    running = tracker(probe, here)
+    with here.listen() as listener:
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1 if silent else 30)
+        clients = [here.socket() for _ in range(3)]
+        for client in clients:
+            client.connect(listener.getsockname())
+        if not silent:  # otherwise the kernel asks once more, and gives the connection to the server all the same
+            time.sleep(0.2)
+            for client in clients:
+                client.send(b"?")
+        servers = [listener.accept()[0] for _ in clients]
+    result = running.result()
+    for end in (*clients, *servers):
+        end.close()
+    assert shaken(result, "server") == [None] * 3
+    assert result["distributions"]["handshake_server"]["events"] == 0
+    assert all(took is not None for took in shaken(result, "client"))
+
+
+FAST_OPEN = 0x1 | 0x2 | 0x4 | 0x200 | 0x400  # both sides, all listeners, without cookies
+ACK_ONLY = "tcp flags & (syn|ack|rst) == ack drop"
+
+
+@pytest.mark.parametrize("lost", [True, False])
+def test_a_connection_that_is_accepted_before_it_is_established_has_waited_for_nothing(
+    probe: Start, here: Namespace, there: Namespace, lost: bool
+) -> None:
+    here.sysctl(tcp_fastopen=FAST_OPEN)
+    there.sysctl(tcp_fastopen=FAST_OPEN)
+    with delayed(here, there, 0.05) as (_, address), there.listen(address) as listener:
+        for line in ("add table ip t", "add chain ip t in { type filter hook input priority 0; }"):
+            subprocess.run(["ip", "netns", "exec", there.name, "nft", line], check=True)
+        if lost:
+            subprocess.run(["ip", "netns", "exec", there.name, "nft", f"add rule ip t in {ACK_ONLY}"], check=True)
+        running = tracker(probe, there)
+        with here.socket() as client:
+            client.sendto(b"?", socket.MSG_FASTOPEN, listener.getsockname())
+            server, _ = listener.accept()
+            assert server.recv(1) == b"?"
+            if not lost:
+                server.send(b"!")
+                assert client.recv(1) == b"!"
+            result = running.result()
+        server.close()
+    (row,) = result["connections"].values()
+    assert (row["side"], row["state"]) == ("server", "syn_recv" if lost else "established")
+    assert row["accept_wait_us"] is None
+    assert row["handshake_us"] is None
+    assert result["distributions"]["accept_wait"]["events"] == 0
+    assert result["distributions"]["handshake_server"]["events"] == 0
+
+
 def test_data_that_comes_after_a_close_is_answered_by_a_reset_when_the_socket_is_gone(
     probe: Start,
     here: Namespace,

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import errno
-import time
 from pathlib import Path
 from typing import Any
 
@@ -212,12 +211,20 @@ def test_percentiles_of_services_are_numpys() -> None:
         assert result == pytest.approx(expected)
 
 
-def aggregator(**options: Any) -> ConntrackAggregator:
-    return ConntrackAggregator(ConntrackConfig(**options))
+def aggregator(began: int = 0, **options: Any) -> ConntrackAggregator:
+    return ConntrackAggregator(ConntrackConfig(**options), began)
 
 
-def feed(to: ConntrackAggregator, source: str, rows: Array) -> None:
-    to.update(Columns(source, {name: rows[name] for name in rows.dtype.names or ()}))
+def feed(to: ConntrackAggregator, source: str, rows: Array, taken: int = 100 * SECOND) -> None:
+    to.update(Columns(source, {name: rows[name] for name in rows.dtype.names or ()}, taken))
+
+
+def listed(table: Table) -> list[dict[str, Any]]:
+    names = [column.name for column in table.columns]
+    return [
+        dict(zip(names, values, strict=True))
+        for values in zip(*(column.values.tolist() for column in table.columns), strict=True)
+    ]
 
 
 def count(to: ConntrackAggregator, **values: int) -> None:
@@ -264,15 +271,60 @@ def test_a_late_reset_changes_how_a_closed_connection_ended() -> None:
     assert tracker.snapshot().summary["ends"]["rst_sent"] == 1
 
 
-def test_what_was_born_before_there_was_an_aggregator_was_born_in_the_run() -> None:
+@pytest.mark.parametrize("boot", [0, 10**14, 2**62])
+def test_times_are_those_of_the_run_and_of_what_was_taken_whatever_clock_the_process_has(boot: int) -> None:
+    tracker = aggregator(began=boot + 10 * SECOND)
+    early = {"began": boot + 11 * SECOND, "established": boot + 12 * SECOND}
+    feed(tracker, "closed", connections(3, **early, ended=boot + 15 * SECOND), taken=boot + 20 * SECOND)
+    feed(tracker, "connections", opened(1, **early, changed=boot + 12 * SECOND), taken=boot + 30 * SECOND)
+    table, services, _, _, over_time = tracker.snapshot().tables
+    assert listed(table)[0]["lifetime_us"] == 19e6
+    assert listed(table)[0]["established_us"] == 18e6
+    (service,) = listed(services)
+    assert service["open_max"] == 4
+    assert service["open_avg"] == pytest.approx((3 * 3 + 18) / 20)
+    assert service["opened_per_s"] == pytest.approx(4 / 20)
+    assert service["churn_per_s"] == pytest.approx(4 / 20 / service["open_avg"])
+    slots = listed(over_time)
+    assert sum(slot["opened"] for slot in slots) == 4
+    assert slots[-1]["until_s"] == 20
+    assert slots[-1]["open"] == 1
+
+
+@pytest.mark.parametrize(
+    ("times", "waited"),
+    [
+        ({"accepted": 3 * SECOND}, 2e6 - 1),
+        ({"accepted": 0}, None),
+        ({"accepted": 3 * SECOND, "established": 0}, None),  # Fast Open, and a reset instead of the last ACK
+        ({"accepted": 3 * SECOND, "established": 4 * SECOND}, None),  # Fast Open, and the ACK came late
+    ],
+)
+def test_a_connection_waits_to_be_accepted_from_when_it_is_established(
+    times: dict[str, int], waited: float | None
+) -> None:
     tracker = aggregator()
-    now = time.monotonic_ns()
-    early = {"began": now - 9 * SECOND, "established": now - 8 * SECOND, "ended": now - 7 * SECOND}
-    feed(tracker, "closed", connections(3, **early))
-    services = {column.name: column.values.tolist() for column in tracker.snapshot().tables[1].columns}
-    assert services["open_max"] == [3]
-    assert services["open_avg"] == [pytest.approx(3 / 9, rel=0.1)]
-    assert services["opened_per_s"] == [pytest.approx(3 / 9, rel=0.1)]
+    feed(tracker, "closed", connections(30, side=Side.SERVER, **times))
+    figures = tracker.snapshot()
+    waits = {None if np.isnan(row["accept_wait_us"]) else row["accept_wait_us"] for row in listed(figures.tables[0])}
+    assert waits == {waited}
+    (distribution,) = (d for d in figures.distributions if d.name == "accept_wait")
+    assert distribution.events == (30 if waited else 0)
+    assert [row["finding"] for row in listed(figures.tables[2])] == ["server's pool too small"] * bool(waited)
+
+
+def test_nothing_is_said_of_handshakes_that_are_not_known() -> None:
+    tracker = aggregator()
+    feed(tracker, "closed", np.concatenate([connections(20, handshake=0), connections(10, handshake=9000)]))
+    figures = tracker.snapshot()
+    assert figures.distributions[0].events == 10
+    (finding,) = listed(figures.tables[2])
+    assert "one request each, and a handshake took 0.009 ms (median): keep" in finding["text"]
+    assert listed(figures.tables[1])[0]["handshake_p50_us"] == 9
+    tracker = aggregator()
+    feed(tracker, "closed", connections(20, handshake=0))
+    (finding,) = listed(tracker.snapshot().tables[2])
+    assert "20 of 20 connections carried one request each: keep" in finding["text"]
 
 
 def test_requests_are_joined_by_id_and_side() -> None:
