@@ -12,7 +12,7 @@
  * Helper calls and cache lines that another CPU wrote are what an event costs: the time, the owner once an exchange,
  * one such line at the end of a request, and nothing else on most of them.
  *
- * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, PICKUP, SAMPLE, OUTLIER_NS, OWNERS,
+ * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, PICKUP, SAMPLE, OUTLIER_NS, OWNERS, AWAY,
  * CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of values.py: SIDE_*, ORIGIN_*,
  * END_*, MEASURE_*.
  */
@@ -30,7 +30,12 @@
 #define LONG_AGO 8         /* 2^(16+8) ns = 17 ms: how old transport figures may be against the last exchange */
 #define NEVER (1ULL << 62) /* above all times that are measured */
 #define FAR (1 << 30)      /* bytes; places that are twice as far apart cannot be told from each other */
-#define UNTIMED 1 /* in place of a time: it happened, but this exchange is sampled out or the time was not seen */
+
+/* In place of a time: an exchange that is not measured is under way. */
+#define UNTIMED 1 /* it is sampled out */
+#define NOTED 2   /* it began before its record was evicted, and has been counted as lost */
+#define MISSED 3  /* it began while the connection had no record, which had been evicted */
+#define OLDER 4   /* it began, or may have begun, before the connection was first seen */
 
 /* 128 bytes, two cache lines: what every exchange changes is in the first one. */
 struct connection {
@@ -115,10 +120,12 @@ struct counters {
   u64 closed;
   u64 closed_lost; /* ring buffer full */
   u64 evicted;     /* made room for another connection; their figures are delivered */
+  u64 cut;         /* exchanges that are not measured, because their connection had made room */
+  u64 older;       /* exchanges that are not measured, because their connection was not known when they began */
   u64 contended;   /* two CPUs wanted the same set; tried again at the socket's next event */
   u64 outliers;
   u64 sampled_out;
-  u64 unanswered; /* closed or evicted with an exchange under way */
+  u64 unanswered; /* closed with an exchange under way */
   u64 clock;      /* end before start: cannot be, so it is counted */
 };
 
@@ -129,6 +136,8 @@ BPF_PERCPU_ARRAY(counters, struct counters, 1);
 /* Of connections that found no room in the ring buffer, so that the totals are whole all the same. */
 BPF_PERCPU_ARRAY(undelivered, struct moments, SIDES);
 BPF_TABLE("lru_hash", u32, struct owner_name, owners, OWNERS);
+/* Sockets whose records were evicted: 1, or 2 with an exchange under way. Asked when one comes back. */
+BPF_TABLE("lru_hash", u64, u8, away, AWAY);
 BPF_RINGBUF_OUTPUT(closed, CLOSED_PAGES);
 LAYOUT(closed, struct ended_connection);
 #ifdef EVENT_PAGES
@@ -287,7 +296,7 @@ static __always_inline void hand_over(struct connection_slot slot, u8 end) {
   COUNT(closed);
   if (end == END_EVICTED)
     COUNT(evicted);
-  if (c->start > UNTIMED)
+  else if (c->start > NOTED)
     COUNT(unanswered);
   if (!copy) {
     COUNT(closed_lost);
@@ -305,6 +314,27 @@ static __always_inline void forget(struct connection_slot slot) {
   hand_over(slot, END_CLOSED);
   slot.record->socket = 0;
   slot.set->tag[bounded(slot.way)] = 0;
+}
+
+/* An exchange ends that is not measured. */
+static __always_inline void miss(u64 start) {
+  if (start == MISSED)
+    COUNT(cut);
+  if (start == OLDER)
+    COUNT(older);
+}
+
+/* The record makes room for another connection's. */
+static __always_inline void evict(struct connection_slot slot) {
+  struct connection *c = slot.record;
+  u64 socket = c->socket, start = c->start;
+  u8 left = start ? 2 : 1;
+
+  if (start > OLDER)
+    COUNT(cut);
+  miss(start);
+  away.update(&socket, &left);
+  hand_over(slot, END_EVICTED);
 }
 
 /* How many of a set's slots are free, and in `vacant` the first of them from the socket's home on. */
@@ -368,7 +398,7 @@ static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u
     return false;
   slot.set->tag[way] = 0;
   if (c->socket)
-    hand_over(slot, END_EVICTED);
+    evict(slot);
   __builtin_memset(c, 0, sizeof(*c));
   read_addresses(&c->addresses, sk);
   read_transport(slot, sk, tp, direct);
@@ -413,16 +443,47 @@ static __always_inline struct connection_slot add(struct sock *sk, u8 side, u8 o
   return slot;
 }
 
+/* Whether a client has sent something last, as far as the kernel says: what it sends now may be the rest of it. */
+static __always_inline bool has_spoken_last(struct sock *sk, bool direct) {
+  struct tcp_sock *tp = surely_tcp_sock(sk, direct);
+  s32 later;
+
+  if (!tp || !READ(direct, tp, data_segs_out))
+    return false;
+  later = READ(direct, tp, lsndtime) - READ(direct, tp, inet_conn.icsk_ack.lrcvtime);
+  return later > 0 || READ(direct, tp, snd_una) != READ(direct, tp, write_seq);
+}
+
+/* What is under way on a connection that has just been seen, in place of a time. What a server is handed now may have
+ * begun before. */
+static __always_inline u64 under_way(struct sock *sk, u8 side, bool sends, bool direct) {
+  u64 socket = address_of(sk);
+  u8 *left = away.lookup(&socket), was = left ? *left : 0;
+
+  if (left)
+    away.delete(&socket);
+  if (sends != (side == SIDE_CLIENT))
+    return 0;
+  if (was > 1)
+    return NOTED;
+  if (side == SIDE_SERVER)
+    return was ? MISSED : OLDER;
+  return !was && has_spoken_last(sk, direct) ? OLDER : 0;
+}
+
 /* A connection whose birth was not seen. One that is not established yet is going to be born, one that has ended would
  * stay for good. */
-static __always_inline struct connection_slot add_unseen(struct sock *sk, bool direct) {
+static __always_inline struct connection_slot add_unseen(struct sock *sk, bool sends, bool direct) {
   u32 state = 1 << READ(direct, &sk->__sk_common, skc_state);
   u8 side = is_accepted(sk, direct) ? SIDE_SERVER : SIDE_CLIENT;
-  struct connection_slot none = {};
+  struct connection_slot slot = {};
 
   if (!(state & CONNECTED))
-    return none;
-  return add(sk, side, ORIGIN_UNSEEN, direct);
+    return slot;
+  slot = add(sk, side, ORIGIN_UNSEEN, direct);
+  if (slot.set)
+    slot.record->start = under_way(sk, side, sends, direct);
+  return slot;
 }
 
 /* Programs in softirq must not come here. */
@@ -615,8 +676,10 @@ static __always_inline void send_response(struct connection_slot slot, struct so
     return;
   now = bpf_ktime_get_ns();
   c->start = 0;
-  if (start != UNTIMED)
+  if (start > OLDER)
     finish_service(slot, sk, start, now, direct);
+  else
+    miss(start);
 }
 
 /* Under the socket's lock, in the sender's context, before anything was queued. */
@@ -635,7 +698,7 @@ found:
 elsewhere:
   slot = find_elsewhere(address_of(sk));
   if (!slot.set)
-    slot = add_unseen(sk, direct);
+    slot = add_unseen(sk, true, direct);
   if (slot.set)
     goto found;
 }
@@ -708,8 +771,10 @@ static __always_inline void receive_response(struct connection_slot slot, struct
   if ((s32)(READ(direct, tp, copied_seq) - c->place) <= 0) /* a peek, a read of no bytes, the rest of a response */
     return;
   c->start = 0;
-  if (start != UNTIMED)
+  if (start > OLDER)
     finish_request(slot, sk, start, now, direct);
+  else
+    miss(start);
 }
 
 /* Under the socket's lock, in the reader's context, after each segment that was copied. */
@@ -728,7 +793,7 @@ found:
 elsewhere:
   slot = find_elsewhere(address_of(sk));
   if (!slot.set)
-    slot = add_unseen(sk, direct);
+    slot = add_unseen(sk, false, direct);
   if (slot.set)
     goto found;
 }

@@ -150,6 +150,8 @@ class LatencyAggregator:
         return {
             "events_ring_full": count("events_lost", 0),
             "connections_ring_full": count("closed_lost", 0),
+            "exchanges_evicted": count("cut", 0),
+            "exchanges_older": count("older", 0),
             "table_contended": count("contended", 0),
             "outliers": count("outliers", 0),
             "clock": count("clock", 0),

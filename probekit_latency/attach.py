@@ -16,6 +16,7 @@ _CLOSED_PAGES = 16
 _CLOSED_WAKE = 16  # records of one CPU between wake-ups of the reader
 _EVENT_WAKE = 256
 _OWNERS = 256
+_AWAY = 16384  # sockets that were evicted, at least
 
 
 def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
@@ -40,6 +41,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         "SAMPLE": min(round(config.sample * 2**32), 2**32 - 1),
         "OUTLIER_NS": round(config.outlier * 1e9),
         "OWNERS": _OWNERS,
+        "AWAY": max(_AWAY, 2 * config.max_connections),
         "CLOSED_PAGES": _CLOSED_PAGES,
         "CLOSED_WAKE": _CLOSED_WAKE,
     }

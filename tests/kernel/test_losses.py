@@ -102,3 +102,27 @@ def test_closed_ring_full(small: LiveProbe) -> None:
     assert lost > 0
     listed = sum(sum(ends.events(after)) for ends in seen[:2] + seen[-2:])
     assert listed == 4  # the first ones are there, the last ones are not
+
+
+@pytest.mark.parametrize("parts", [1, 2])
+def test_each_exchange_of_evicted_connections_is_measured_or_lost(way: str, parts: int) -> None:
+    """In rounds, so that each connection has been evicted when its turn comes, some in the middle of an exchange."""
+    pairs, rounds = 150, 4
+    with live(way, max_connections=64) as probe:
+        ends = [Pair(probe) for _ in range(pairs)]
+        for _ in range(rounds):
+            for group in range(0, pairs, 50):
+                some = ends[group : group + 50]
+                for _ in range(parts):
+                    for each in some:
+                        each.request()
+                for each in some:
+                    each.respond()
+        result = probe.result()
+        for each in ends:
+            each.close()
+    measured, lost = result["event_type_breakdown"], result["lost"]
+    assert lost["table_contended"] == lost["exchanges_older"] == 0
+    assert lost["exchanges_evicted"] > pairs
+    assert measured["request"] + measured["service"] + lost["exchanges_evicted"] == 2 * pairs * rounds
+    assert result["unanswered"] == 0

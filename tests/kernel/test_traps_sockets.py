@@ -5,15 +5,19 @@ from __future__ import annotations
 import errno
 import socket
 import struct
+import time
 from collections.abc import Callable
 
 import pytest
 
-from .conftest import WAYS, LiveProbe, Pair
+from .conftest import WAYS, LiveProbe, Pair, live
 from .peer import Peer
 
 RESET = struct.pack("ii", 1, 0)
 """SO_LINGER so that close sends a reset: no TIME_WAIT, the socket is freed at once."""
+
+TICK = time.clock_getres(6)
+"""CLOCK_MONOTONIC_COARSE's: seconds between two readings of the clock by which the kernel says when it sent something."""
 
 
 def test_a_socket_closed_with_a_request_open_and_its_address_reused(
@@ -150,10 +154,25 @@ def test_unix_sockets_and_udp_left_out(probe: LiveProbe) -> None:
 def test_a_connection_older_than_the_probe(probe: LiveProbe, older: list[Pair]) -> None:
     ends = older[WAYS.index(probe.way)]
     ends.probe = probe
+    before = probe.result()["lost"]["exchanges_older"]
     ends.exchange(5)
+    assert probe.result()["lost"]["exchanges_older"] > before
     client, server = ends.row("client"), ends.row("server")
     assert (client["side"], client["older"], client["events"]) == ("client", True, 5)
     assert (server["side"], server["older"], server["events"]) == ("server", True, 4)  # its first arrival was not seen
+
+
+def test_an_exchange_older_than_the_probe(way: str) -> None:
+    ends = Pair(None)
+    time.sleep(3 * TICK)  # for the kernel's figures to tell what was sent last
+    ends.request()
+    with live(way) as probe:
+        ends.probe = probe
+        ends.exchange()  # the rest of the request, and the response to it
+        assert ends.events() == (0, 0)
+        ends.exchange()
+        assert ends.events() == (1, 1)
+        ends.close()
 
 
 def test_a_connection_of_the_probes_time_is_not_older(pair: Callable[..., Pair]) -> None:

@@ -51,8 +51,8 @@ _COUNTERS = np.dtype(
     [
         (name, "u8")
         for name in (
-            "events", "events_lost", "connections", "closed", "closed_lost", "evicted", "contended", "outliers",
-            "sampled_out", "unanswered", "clock",
+            "events", "events_lost", "connections", "closed", "closed_lost", "evicted", "cut", "older", "contended",
+            "outliers", "sampled_out", "unanswered", "clock",
         )
     ]
 )  # fmt: skip
@@ -475,13 +475,16 @@ def test_losses_and_the_summary_are_the_counters_of_all_cpus() -> None:
     aggregator = _aggregator(sample=0.5)
     counters = _counters(
         events=[1, 1], events_lost=[1, 10], connections=[2, 20], closed=[3, 30], closed_lost=[4, 40], evicted=[5, 50],
-        contended=[6, 60], outliers=[7, 70], sampled_out=[8, 80], unanswered=[9, 90], clock=[10, 100],
+        cut=[11, 110], older=[12, 120], contended=[6, 60], outliers=[7, 70],
+        sampled_out=[8, 80], unanswered=[9, 90], clock=[10, 100],
     )  # fmt: skip
     aggregator.update(_columns("counters", counters))
     figures = aggregator.snapshot()
     assert figures.lost == {
         "events_ring_full": 11,
         "connections_ring_full": 44,
+        "exchanges_evicted": 121,
+        "exchanges_older": 132,
         "table_contended": 66,
         "outliers": 77,
         "clock": 110,
