@@ -867,6 +867,6 @@ int state_btf(u64 *ctx) {
     forget(slot);
   }
   if (born)
-    add(sk, old == TCP_SYN_SENT ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, true);
+    add(sk, old == TCP_SYN_SENT || has_opened(sk, tp, true) ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, true);
   return 0;
 }

@@ -51,7 +51,10 @@ class Requests:
     busy_us: Array
 
     def of(self, rows: Array) -> tuple[Array, Array]:
-        """Requests of each row, and how long it was busy with them, ns; not a number where they are not known."""
+        """Requests of each row, and how long it was busy with them, ns; not a number where they are not known.
+
+        Where both ends opened a connection and are here, both are clients, and whose requests are whose is not known.
+        """
         counts, busy = np.full(len(rows), np.nan), np.full(len(rows), np.nan)
         if len(self.ids):
             for side in (Side.CLIENT, Side.SERVER):
@@ -61,6 +64,8 @@ class Requests:
                 ids = self.ids[theirs]
                 places = np.minimum(np.searchsorted(ids, rows["id"]), len(ids) - 1)
                 found = (ids[places] == rows["id"]) & (rows["side"] == side) & (rows["id"] != 0)
+                distinct, times = np.unique(rows["id"][found], return_counts=True)
+                found &= ~np.isin(rows["id"], distinct[times > 1])
                 counts[found] = self.counts[theirs][places[found]]
                 busy[found] = self.busy_us[theirs][places[found]] * 1000
         return counts, busy

@@ -66,7 +66,7 @@ def endpoint_text(addresses: Array, ports: Array) -> Array:
 
 
 def identity_text(identities: Array) -> Array:
-    """`3f2a9c01-77b1e0aa` for each connection: its first sequence numbers, the client's first; empty where unknown.
+    """`3f2a9c01-77b1e0aa` for each connection: its first sequence numbers, the smaller first; empty where unknown.
 
     Args:
         identities: Shape (n,), as `connection_id` in bpf/include/socket.h makes them.

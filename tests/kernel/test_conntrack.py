@@ -3,6 +3,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import select
 import socket
 import subprocess
 import time
@@ -118,11 +119,7 @@ def test_latency_and_conntrack_call_a_connection_by_the_same_id(probe: Start, he
     running = tracker(probe, here, "latency")
     younger = pair(here)
     for client, server in (older, younger):
-        for _ in range(3):
-            client.send(b"?")
-            server.recv(1)
-            server.send(b"!")
-            client.recv(1)
+        exchange(client, server)
     result = running.result()
     latency = json.loads(running.path.with_name("latency.json").read_text())
     ids = set()
@@ -133,6 +130,75 @@ def test_latency_and_conntrack_call_a_connection_by_the_same_id(probe: Start, he
         assert mine["requests"] == theirs["events"] > 0
         ids.add(mine["id"])
     assert len(ids) == 2
+
+
+def established(end: socket.socket) -> None:
+    """Waits until a connect has succeeded, and has the socket block again."""
+    assert select.select([], [end], [], 20)[1] == [end]
+    assert end.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR) == 0
+    end.settimeout(20)
+
+
+def exchange(client: socket.socket, server: socket.socket, times: int = 3) -> None:
+    for _ in range(times):
+        client.send(b"?")
+        server.recv(1)
+        server.send(b"!")
+        client.recv(1)
+
+
+def connect_to_itself(namespace: Namespace) -> socket.socket:
+    end = namespace.socket()
+    end.bind(("127.0.0.1", 0))
+    end.connect(end.getsockname())
+    return end
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_a_socket_that_is_connected_to_itself_is_a_client_to_all_probes(
+    probe: Start, here: Namespace, older: bool
+) -> None:
+    before = [connect_to_itself(here)] if older else []
+    running = tracker(probe, here, "latency")
+    end = before[0] if older else connect_to_itself(here)
+    for _ in range(3):
+        end.send(b"?")
+        assert end.recv(1) == b"?"
+    result = running.result()
+    latency = json.loads(running.path.with_name("latency.json").read_text())
+    row, measured = row_of(result, end.getsockname()), row_of(latency, end.getsockname())
+    end.close()
+    assert (row["source"], row["side"]) == (row["destination"], "client")
+    assert (measured["side"], measured["id"], measured["events"]) == ("client", row["id"], 3)
+    assert row["requests"] == 3
+    assert row["handshake_us"] is None
+
+
+@pytest.mark.parametrize("older", [False, True])
+def test_both_ends_of_a_connection_that_both_opened_are_clients_of_one_id(
+    probe: Start, here: Namespace, there: Namespace, older: bool
+) -> None:
+    ends = [here.socket(), there.socket()]
+    with delayed(here, there, 0.05) as addresses:
+        for end, address in zip(ends, addresses, strict=True):
+            end.bind((address, 7777))
+        running = None if older else probe("conntrack", "latency")
+        for end, address in zip(ends, reversed(addresses), strict=True):
+            end.setblocking(False)
+            end.connect_ex((address, 7777))
+        for end in ends:
+            established(end)
+        running = running or probe("conntrack", "latency")
+        exchange(*ends)
+        result = running.result()
+    latency = json.loads(running.path.with_name("latency.json").read_text())
+    tracked = [row_of(result, end.getsockname()) for end in ends]
+    measured = [row_of(latency, end.getsockname()) for end in ends]
+    for end in ends:
+        end.close()
+    assert {row["side"] for row in tracked + measured} == {"client"}
+    assert len({row["id"] for row in tracked + measured}) == 1
+    assert [(row["handshake_us"], row["requests"]) for row in tracked] == [(None, None)] * 2
 
 
 def test_a_syn_that_had_to_be_sent_again_is_counted_and_the_time_is_all_of_it(

@@ -17,7 +17,7 @@ RESET = struct.pack("ii", 1, 0)
 """SO_LINGER so that close sends a reset: no TIME_WAIT, the socket is freed at once."""
 
 TICK = time.clock_getres(6)
-"""CLOCK_MONOTONIC_COARSE's: seconds between two readings of the clock by which the kernel says when it sent something."""
+"""CLOCK_MONOTONIC_COARSE's: seconds between two readings of the clock that the kernel keeps for when data was sent."""
 
 
 def test_a_socket_closed_with_a_request_open_and_its_address_reused(
