@@ -296,9 +296,7 @@ def test_a_cookie_that_is_answered_late_is_told_from_a_slow_handshake(
 
 
 @pytest.mark.parametrize("silent", [False, True])
-def test_a_deferred_accept_is_the_clients_waiting_and_no_handshake(
-    probe: Start, here: Namespace, silent: bool
-) -> None:
+def test_a_deferred_accept_is_the_clients_waiting_and_no_handshake(probe: Start, here: Namespace, silent: bool) -> None:
     running = tracker(probe, here)
     with here.listen() as listener:
         listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_DEFER_ACCEPT, 1 if silent else 30)
