@@ -6,11 +6,14 @@ What the kernel shows of sockets and of their settings is that of the network na
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TypeVar
+
+from . import outside
 
 OWN = Path("/proc/self/ns/net")
 _NAMED = (Path("/run/netns"), Path("/run/docker/netns"))
@@ -23,29 +26,34 @@ def number_of(path: Path) -> int:
     """The inode of a namespace, which is what the kernel calls it by.
 
     Raises:
-        OSError: There is no such file.
+        OSError: There is no such file, or it is no namespace's.
     """
-    return path.stat().st_ino
+    try:
+        found, own = path.stat(), OWN.stat()
+    except ValueError:  # a name with a zero in it
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path)) from None
+    if found.st_dev != own.st_dev:
+        raise OSError(errno.EINVAL, "it is no namespace's file", str(path))
+    return found.st_ino
 
 
 def everywhere() -> dict[int, Path]:
     """A way into each network namespace that a process is in or a file is kept for, by its number; ours comes first."""
-    found = {number_of(OWN): OWN}
-    for path in _candidates():
+    found: dict[int, Path] = {}
+    for path in (OWN, *_candidates()):
         try:
             found.setdefault(number_of(path), path)
-        except OSError:  # the process is gone, or is none of ours to look at
+        except OSError:  # the process is gone, or is none of ours to look at; the file is another kind's
             continue
     return found
 
 
 def _candidates() -> Iterator[Path]:
-    for name in os.listdir("/proc"):  # noqa: PTH208  (a process may vanish between listing and looking)
-        if name.isdecimal():
-            yield Path("/proc", name, "ns/net")
+    for folder in outside.entries(Path("/proc")):
+        if folder.name.isdecimal():
+            yield folder / "ns/net"
     for folder in _NAMED:
-        if folder.is_dir():
-            yield from folder.iterdir()
+        yield from outside.entries(folder)
 
 
 def inside(path: Path, do: Callable[[], Result]) -> Result:

@@ -6,8 +6,13 @@ Whoever looks at /proc, cgroups, mounts, namespaces or devices does it here: a f
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
+
+_MOUNTS = Path("/proc/self/mounts")
+_ESCAPED = re.compile(rb"\\([0-7]{3})")
 
 
 def text(raw: bytes | str) -> str:
@@ -37,6 +42,23 @@ def entries(folder: Path) -> Iterator[Path]:
     except OSError:
         return
     yield from found
+
+
+def mounts(kind: str, table: Path = _MOUNTS) -> Iterator[Path]:
+    """Where file systems of a kind are mounted; nothing where that may not be read.
+
+    Args:
+        kind: Such as `cgroup2`.
+        table: What the kernel says of it, a line each: blanks and backslashes in names are octal (proc_pid_mounts(5)).
+    """
+    try:
+        lines = table.read_bytes().split(b"\n")
+    except OSError:
+        return
+    for line in lines:
+        fields = line.split(b" ")
+        if len(fields) > 2 and fields[2] == kind.encode():
+            yield Path(os.fsdecode(_ESCAPED.sub(lambda octal: bytes([int(octal[1], 8) & 255]), fields[1])))
 
 
 def inode(path: Path) -> int | None:

@@ -10,10 +10,10 @@ from typing import Any
 import attrs
 import numpy as np
 
-from probekit import Columns, Deferred, Distribution, Figures, Table
+from probekit import Columns, Deferred, Distribution, Figures, Table, outside
 from probekit.aggregate import Histogram
 from probekit.model import Array
-from probekit.namespaces import OWN, everywhere, inside, number_of
+from probekit.namespaces import OWN, everywhere, inside
 
 from . import netfilter, tables
 from .attach import namespace_path
@@ -61,6 +61,7 @@ class ConntrackAggregator:
         self._requests = NO_REQUESTS
         self._cgroups = Cgroups()
         self._namespace = namespace_path(config.netns) if config.netns else OWN
+        self._namespace_number = outside.inode(self._namespace) or 0  # it may be gone when it is looked at again
         self._netfilter_before = netfilter.read(self._namespace)
 
     def update(self, columns: Columns) -> None:
@@ -188,26 +189,20 @@ class ConntrackAggregator:
             return {}
         before = self._netfilter_before.counters if self._netfilter_before else {}
         counters = {name: count - before.get(name, 0) for name, count in table.counters.items()}
-        return {number_of(self._namespace): attrs.evolve(table, counters=counters)}
+        return {self._namespace_number: attrs.evolve(table, counters=counters)}
 
     def _ports(self, rows: Array) -> dict[int, int]:
         """How many ephemeral ports the network namespaces have whose clients' ports are in use."""
         numbers = set(np.unique(rows["netns"][rows["side"] == Side.CLIENT]).tolist())
         ports = {}
-        for number, path in {**everywhere(), **self._named()}.items() if numbers else ():
+        for number, path in {**everywhere(), self._namespace_number: self._namespace}.items() if numbers else ():
             if number in numbers:
                 try:
-                    low, high = inside(path, _PORT_RANGE.read_text).split()
-                except OSError:
+                    low, high = map(int, inside(path, lambda: outside.read(_PORT_RANGE)).split())
+                except (OSError, ValueError):
                     continue
-                ports[number] = int(high) - int(low) + 1
+                ports[number] = high - low + 1
         return ports
-
-    def _named(self) -> dict[int, Path]:
-        try:
-            return {number_of(self._namespace): self._namespace}
-        except OSError:
-            return {}
 
 
 def _requests(ids: Array, sides: Array, events: Array, average_us: Array) -> Requests:

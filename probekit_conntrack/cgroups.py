@@ -3,31 +3,32 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
+
+from probekit import outside
 
 
 class Cgroups:
-    """Paths of cgroups (of the hierarchy of version 2) by number; those seen once are remembered."""
+    """Paths of cgroups (of the hierarchy of version 2) by number; those seen once are remembered.
 
-    def __init__(self) -> None:
-        self._root = _mounted()
+    Args:
+        roots: Where that hierarchy is mounted; by default wherever the kernel says.
+    """
+
+    def __init__(self, roots: Iterable[Path] | None = None) -> None:
+        self._roots = tuple(outside.mounts("cgroup2") if roots is None else roots)
         self._paths: dict[int, str] = {0: ""}
 
     def paths(self, numbers: set[int]) -> dict[int, str]:
-        """The path of each; its number where there is no such cgroup any more."""
-        if self._root is not None and not numbers <= self._paths.keys():
-            for folder, _, _ in os.walk(self._root):
-                try:
-                    number = Path(folder).stat().st_ino
-                except OSError:
-                    continue
-                self._paths[number] = "/" + str(Path(folder).relative_to(self._root)).removeprefix(".")
+        """The path of each; its number where there is no such cgroup any more, or it may not be looked at."""
+        for root in self._roots:
+            if not numbers <= self._paths.keys():
+                self._walk(root)
         return {number: self._paths.setdefault(number, f"#{number}") for number in numbers}
 
-
-def _mounted() -> Path | None:
-    for line in Path("/proc/self/mounts").read_text().splitlines():
-        _, folder, kind, *_ = line.split()
-        if kind == "cgroup2":
-            return Path(folder)
-    return None
+    def _walk(self, root: Path) -> None:
+        for folder, _, _ in os.walk(root):
+            number = outside.inode(Path(folder))
+            if number is not None:
+                self._paths[number] = "/" + outside.text(str(Path(folder).relative_to(root))).removeprefix(".")

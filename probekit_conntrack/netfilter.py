@@ -9,6 +9,7 @@ from pathlib import Path
 
 from attrs import field, frozen
 
+from probekit import outside
 from probekit.namespaces import inside
 
 _SETTINGS = Path("/proc/sys/net/netfilter")
@@ -16,7 +17,7 @@ _COUNTERS = Path("/proc/thread-self/net/stat/nf_conntrack")
 _ENTRIES = Path("/proc/thread-self/net/nf_conntrack")
 _WANTED = ("insert_failed", "drop", "early_drop", "invalid", "search_restart")
 _MOST_LISTED = 100_000  # going through more takes longer than it is worth
-_TCP_STATE = re.compile(r"tcp +6 (?:\d+ )?([A-Z_0-9]+) ")
+_TCP_STATE = re.compile(rb"tcp +6 (?:\d+ )?([A-Z_0-9]+) ")
 
 
 @frozen
@@ -45,24 +46,27 @@ def read(namespace: Path) -> Netfilter | None:
 
 
 def _read() -> Netfilter:
-    entries = int((_SETTINGS / "nf_conntrack_count").read_text())
-    most = int((_SETTINGS / "nf_conntrack_max").read_text())
+    entries = int(outside.read(_SETTINGS / "nf_conntrack_count"))
+    most = int(outside.read(_SETTINGS / "nf_conntrack_max"))
     return Netfilter(entries, most, _states() if entries <= _MOST_LISTED else {}, _counters())
 
 
 def _states() -> dict[str, int]:
     """From `ipv4 2 tcp 6 431999 ESTABLISHED src=...`, a line for each entry."""
     try:
-        with _ENTRIES.open() as lines:
+        with _ENTRIES.open("rb") as lines:  # one by one: there are many
             found = (_TCP_STATE.search(line) for line in lines)
-            return dict(Counter(match[1] for match in found if match))
-    except FileNotFoundError:  # CONFIG_NF_CONNTRACK_PROCFS
+            return dict(Counter(outside.text(match[1]) for match in found if match))
+    except OSError:  # CONFIG_NF_CONNTRACK_PROCFS is not set, or nobody but root may read it
         return {}
 
 
 def _counters() -> dict[str, int]:
     """A line of hexadecimal numbers for each CPU, below their names."""
-    names, *lines = _COUNTERS.read_text().splitlines()
+    try:
+        names, *lines = outside.read(_COUNTERS).splitlines()
+    except (OSError, ValueError):
+        return {}
     sums = dict.fromkeys(names.split(), 0)
     for line in lines:
         for name, number in zip(sums, line.split(), strict=True):

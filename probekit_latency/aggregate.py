@@ -63,7 +63,8 @@ class LatencyAggregator:
 
     def _tables(self, closed: Array, live: Array, others: Array) -> Callable[[], tuple[Table, ...]]:
         """Text for 100,000 rows takes a while, and not everybody wants it."""
-        return lambda: (tables.connections(merge_evicted(np.concatenate([closed, live])), others, self._owners),)
+        owners = dict(self._owners)
+        return lambda: (tables.connections(merge_evicted(np.concatenate([closed, live])), others, owners),)
 
     def _take_connections(self, values: Any) -> None:
         self._open, self._left = rows_of(values), []

@@ -4,8 +4,10 @@ import errno
 import json
 import os
 import select
+import shlex
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -437,6 +439,41 @@ def test_netfilters_table_is_read_where_connections_are_tracked(probe: Start, he
     assert figures["max"] > 1
     assert figures.get("TCP ESTABLISHED", 1) == 1
     assert figures["insert_failed"] == 0
+
+
+NAME = os.fsdecode(b"caf\xe9 \\ \n")
+CONNECT = "import socket, sys; c = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); sys.stdin.read()"
+
+
+@pytest.fixture
+def odd_cgroup(tmp_path: Path) -> Iterator[Path]:
+    """A cgroup whose name and whose mount point are no UTF-8; the only mount of its hierarchy that is looked at first."""
+    mounted = tmp_path / NAME
+    mounted.mkdir()
+    subprocess.run(["mount", "-t", "cgroup2", "none", mounted], check=True)
+    try:
+        group = mounted / (f"probekit-{os.getpid()}-" + NAME.replace("\n", ""))
+        group.mkdir()
+        yield group
+        group.rmdir()
+    finally:
+        subprocess.run(["umount", mounted], check=True)
+
+
+def test_a_cgroup_and_a_mount_point_of_any_bytes_cost_no_result(
+    probe: Start, here: Namespace, odd_cgroup: Path
+) -> None:
+    running = tracker(probe, here)
+    with here.listen() as listener:
+        command = ["ip", "netns", "exec", here.name, sys.executable, "-c", CONNECT, str(listener.getsockname()[1])]
+        join = f"echo $$ > {shlex.quote(str(odd_cgroup / 'cgroup.procs'))} && exec {shlex.join(command)}"
+        with subprocess.Popen(["sh", "-c", join], stdin=subprocess.PIPE) as child:
+            server, _ = listener.accept()
+            result = running.result()
+            child.communicate(b"")
+    name = server.getpeername()
+    server.close()
+    assert row_of(result, name)["cgroup"].startswith(f"/probekit-{os.getpid()}-caf")
 
 
 def test_only_the_namespace_that_is_asked_for_is_looked_at(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import errno
+import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +14,7 @@ from probekit.model import Array
 from probekit_conntrack import findings as rules
 from probekit_conntrack.aggregate import ConntrackAggregator
 from probekit_conntrack.attach import namespace_number
+from probekit_conntrack.cgroups import Cgroups
 from probekit_conntrack.config import ConntrackConfig
 from probekit_conntrack.findings import Evidence, findings
 from probekit_conntrack.netfilter import Netfilter
@@ -373,3 +375,26 @@ def test_a_namespace_is_called_by_its_name_or_a_path() -> None:
     assert namespace_number("/proc/self/ns/net") == Path("/proc/self/ns/net").stat().st_ino
     with pytest.raises(InputError, match="/run/netns/nobody has it: No such file"):
         namespace_number("nobody has it")
+    with pytest.raises(InputError, match=r"netns: /etc/hostname: it is no namespace's file"):
+        namespace_number("/etc/hostname")
+
+
+def test_a_cgroup_has_a_path_that_can_be_written_or_its_number(tmp_path: Path) -> None:
+    odd = tmp_path / "user" / os.fsdecode(b"caf\xe9 \x1b")
+    odd.mkdir(parents=True)
+    number, root = odd.stat().st_ino, tmp_path.stat().st_ino
+    paths = Cgroups([tmp_path / "nowhere", tmp_path]).paths({0, number, root, 2**60})
+    assert paths == {0: "", root: "/", number: "/user/caf� \x1b", 2**60: f"#{2**60}"}
+
+
+def test_tables_that_are_looked_at_later_are_those_of_their_snapshot() -> None:
+    tracker = aggregator(max_closed=10)
+    feed(tracker, "connections", opened(3))
+    feed(tracker, "closed", connections(20, began=5))
+    at_once, later = tracker.snapshot(), tracker.snapshot()
+    expected = [listed(table) for table in at_once.tables]
+    feed(tracker, "closed", connections(30, began=6, end=End.RST_SENT), taken=200 * SECOND)
+    feed(tracker, "late", np.array([(1, 3 * SECOND)], [("socket", "u8"), ("time", "u8")]))
+    feed(tracker, "connections", opened(1))
+    tracker.snapshot()
+    assert str([listed(table) for table in later.tables]) == str(expected)

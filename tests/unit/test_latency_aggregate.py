@@ -659,3 +659,16 @@ def test_an_interval_without_an_exchange_streams_no_rows_but_the_same_columns() 
     assert full is not None
     assert _table(empty) == []
     assert [column.name for column in empty.columns] == [column.name for column in full.columns]
+
+
+def test_tables_that_are_looked_at_later_are_those_of_their_snapshot() -> None:
+    aggregator = _aggregator(max_closed=1)
+    _feed(aggregator, "connections", _connection(socket=1), _connection(socket=2, pid=8, local_port=2))
+    _feed(aggregator, "closed", *(_connection(socket=n, end=End.CLOSED, local_port=n) for n in (3, 4)))
+    aggregator.update(_columns("owners", np.array([(7, (b"curl",))], _OWNER)))
+    expected, later = _listed(aggregator), aggregator.snapshot()
+    aggregator.update(_columns("owners", np.array([(7, (b"again",)), (8, (b"other",))], _OWNER)))
+    _feed(aggregator, "connections", _connection([1, 2, 3], socket=1))
+    _feed(aggregator, "closed", _connection(socket=2, end=End.CLOSED, local_port=2))
+    aggregator.snapshot()
+    assert str(_table(later.tables[0])) == str(expected)

@@ -31,3 +31,12 @@ def test_what_is_gone_or_dangling_costs_a_name_only(tmp_path: Path) -> None:
 def test_a_file_that_may_not_be_read_is_an_error_to_be_caught(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="nowhere"):
         outside.read(tmp_path / "nowhere")
+
+
+def test_mount_points_are_the_bytes_that_they_are(tmp_path: Path) -> None:
+    table = tmp_path / "mounts"
+    names = [b"/sys/fs/cgroup", rb"/a\040b\011c\012d\134e", b"/caf\xe9", b"/#"]
+    table.write_bytes(b"".join(b"none %s cgroup2 rw 0 0\n" % name for name in names) + b"x /x ext4 rw 0 0\n\nodd\n")
+    found = [os.fsencode(path) for path in outside.mounts("cgroup2", table)]
+    assert found == [b"/sys/fs/cgroup", b"/a b\tc\nd\\e", b"/caf\xe9", b"/#"]
+    assert list(outside.mounts("cgroup2", tmp_path / "nowhere")) == []

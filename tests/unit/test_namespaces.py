@@ -1,0 +1,43 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+
+from probekit import namespaces
+
+
+@pytest.fixture
+def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder that is looked at in place of /run/netns."""
+    monkeypatch.setattr(namespaces, "_NAMED", (tmp_path, tmp_path / "nowhere"))
+    return tmp_path
+
+
+def test_what_lies_among_the_names_of_namespaces_and_is_none_is_left_out(named: Path) -> None:
+    before = namespaces.everywhere()
+    (named / "dangling").symlink_to(named / "nowhere")
+    (named / "circle").symlink_to(named / "circle")
+    (named / os.fsdecode(b"caf\xe9")).write_text("left behind by a machine that was switched off")
+    os.mkfifo(named / "fifo")  # to open it would take for ever
+    assert namespaces.everywhere().keys() == before.keys()
+
+
+def test_a_name_that_is_no_utf8_leads_into_its_namespace(named: Path) -> None:
+    link = named / os.fsdecode(b"caf\xe9")
+    link.symlink_to("/proc/self/ns/net")
+    assert namespaces.number_of(link) == namespaces.number_of(namespaces.OWN)
+    assert namespaces.inside(link, os.getpid) == os.getpid()
+
+
+@pytest.mark.parametrize("path", ["nowhere", "a\0b", "file"])
+def test_what_is_no_namespace_has_no_number(named: Path, path: str) -> None:
+    (named / "file").write_text("")
+    with pytest.raises(OSError, match=r"No such file|no namespace's file"):
+        namespaces.number_of(named / path)
+
+
+def test_a_machine_without_proc_has_no_namespaces(named: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(namespaces, "OWN", named / "nowhere")
+    assert namespaces.everywhere() == {}
