@@ -252,10 +252,10 @@ static __always_inline bool is_of_a_cookie(struct tcp_sock *tp) {
   return tp->rx_opt.tstamp_ok && (echoed & COOKIE_OPTIONS) == options && tp->srtt_us >> 3 == (since ?: 1) * 1000;
 }
 
-/* How long a server's handshake took; 0 where the kernel does not know. Its first round-trip time is that of SYN-ACK and
- * ACK, unless the SYN-ACK was sent again: then it is the time since the first one. An ACK that came with data has the
- * client's own waiting in it: the one without was lost, or dropped (TCP_DEFER_ACCEPT). Where data went either way before
- * it (TCP Fast Open) the time may be that data's. */
+/* How long a server's handshake took; 0 where the kernel does not know. Its first round-trip time is that of SYN-ACK
+ * and ACK, unless the SYN-ACK was sent again: then it is the time since the first one. An ACK that came with data has
+ * the client's own waiting in it: the one without was lost, or dropped (TCP_DEFER_ACCEPT). Where data went either way
+ * before it (TCP Fast Open) the time may be that data's. */
 static __always_inline u64 server_handshake(struct connection *c, struct tcp_sock *tp, u64 now) {
   struct handshake key = {};
   u64 *first;
@@ -461,8 +461,8 @@ int reset_sent_btf(u64 *ctx) {
   return 0;
 }
 
-/* sk: the listener's; request: the handshake whose SYN-ACK was just sent again. If it has been acknowledged, that ACK was
- * dropped (TCP_DEFER_ACCEPT), and the time until the next one is no handshake's. */
+/* sk: the listener's; request: the handshake whose SYN-ACK was just sent again. If it has been acknowledged, that ACK
+ * was dropped (TCP_DEFER_ACCEPT), and the time until the next one is no handshake's. */
 int synack_again_btf(u64 *ctx) {
   struct sock *sk = opaque(ctx[0]), *request = opaque(ctx[1]);
   struct tcp_request_sock *r = (void *)request;
@@ -507,14 +507,23 @@ ON_FIRST_ARGUMENT(graft, graft)
 #define SYSCALL_NUMBER(regs) ((long)(regs)->orig_ax)
 #define ACCEPT 43
 #define ACCEPT4 288
+#define TS_COMPAT 2 /* asm/thread_info.h: in a system call of 32 bits */
+#define IS_COMPAT(task) \
+  ({ \
+    u32 status_ = 0; \
+    bpf_probe_read_kernel(&status_, sizeof(status_), &(task)->thread_info.status); \
+    (status_ & TS_COMPAT) != 0; \
+  })
 #elif defined(bpf_target_arm64)
 #define SYSCALL_NUMBER(regs) ((long)(regs)->syscallno)
 #define ACCEPT 202
 #define ACCEPT4 242
+#define IS_COMPAT(task) false
 #else
 #define SYSCALL_NUMBER(regs) (-1L)
 #define ACCEPT 0
 #define ACCEPT4 0
+#define IS_COMPAT(task) false
 #endif
 
 /* regs, result: the end of every system call, where nothing better says that a connection was accepted. */
@@ -527,12 +536,18 @@ int system_call_btf(u64 *ctx) {
   struct file **slots = NULL, *file = NULL;
   struct socket *socket = NULL;
   struct sock *sk = NULL;
+  u32 room = 0;
 
   if ((number != ACCEPT && number != ACCEPT4) || descriptor < 0)
     return 0;
   task = (void *)bpf_get_current_task();
+  if (IS_COMPAT(task)) /* other numbers: 43 is times */
+    return 0;
   bpf_probe_read_kernel(&files, sizeof(files), &task->files);
   bpf_probe_read_kernel(&table, sizeof(table), &files->fdt);
+  bpf_probe_read_kernel(&room, sizeof(room), &table->max_fds);
+  if (descriptor >= room)
+    return 0;
   bpf_probe_read_kernel(&slots, sizeof(slots), &table->fd);
   bpf_probe_read_kernel(&file, sizeof(file), &slots[descriptor]);
   bpf_probe_read_kernel(&socket, sizeof(socket), &file->private_data);

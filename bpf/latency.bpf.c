@@ -56,20 +56,19 @@ struct connection {
 
   u64 min;
   u64 max;
+  u64 unsplit_sum; /* ns: exchanges whose `wait` was looked for and not seen */
   u32 square_high;
-  u32 unsplit; /* exchanges whose `wait` was not seen */
-  u32 srtt_us;
   struct addresses addresses;
 };
 
-/* The kernel's figures of a connection. Bytes have 48 bits, which is 281 TB. */
+/* The kernel's figures of a connection, and what is seldom counted. */
 struct connection_transport {
   u64 id;
-  u32 sent_low;
-  u32 received_low;
-  u16 sent_high;
-  u16 received_high;
+  u64 unsplit; /* how many those exchanges are */
+  u64 sent;
+  u64 received;
   u32 retransmits;
+  u32 srtt_us;
 };
 
 /* Eight connections, in whole cache lines. */
@@ -244,15 +243,11 @@ static __always_inline u32 fin(struct sock *sk, bool direct) {
 static __always_inline void read_transport(struct connection_slot slot, struct sock *sk, struct tcp_sock *tp,
                                            bool direct) {
   struct connection_transport *t = &slot.set->transport[bounded(slot.way)];
-  u64 sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
-  u64 received = READ(direct, tp, bytes_received) - fin(sk, direct);
 
-  t->sent_low = sent;
-  t->sent_high = sent >> 32;
-  t->received_low = received;
-  t->received_high = received >> 32;
+  t->sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
+  t->received = READ(direct, tp, bytes_received) - fin(sk, direct);
   t->retransmits = READ(direct, tp, total_retrans);
-  slot.record->srtt_us = READ(direct, tp, srtt_us) >> 3;
+  t->srtt_us = READ(direct, tp, srtt_us) >> 3;
 }
 
 /* What the CPU that takes packets in says: in the lower bits the nanoseconds at which data came to a socket that had
@@ -310,13 +305,15 @@ static __always_inline void hand_over(struct connection_slot slot, u8 end) {
   closed.ringbuf_submit(copy, count && count->closed % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
 
+/* Without the set's lock: who sees the slot free has to see that nobody is in it, and must not be overwritten. */
 static __always_inline void forget(struct connection_slot slot) {
   hand_over(slot, END_CLOSED);
   slot.record->socket = 0;
+  BARRIER();
   slot.set->tag[bounded(slot.way)] = 0;
 }
 
-/* An exchange ends that is not measured. */
+/* An exchange that is not measured is lost. */
 static __always_inline void miss(u64 start) {
   if (start == MISSED)
     COUNT(cut);
@@ -397,11 +394,13 @@ static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u
   if (!tp)
     return false;
   slot.set->tag[way] = 0;
+  BARRIER();
   if (c->socket)
     evict(slot);
   __builtin_memset(c, 0, sizeof(*c));
   read_addresses(&c->addresses, sk);
   read_transport(slot, sk, tp, direct);
+  slot.set->transport[way].unsplit = 0;
   slot.set->transport[way].id = connection_id(sk, side == SIDE_CLIENT, direct);
   c->side = side;
   c->origin = origin;
@@ -410,6 +409,7 @@ static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u
   c->used = bpf_ktime_get_ns() >> TICK;
   expect_arrival(slot, c->place);
   c->socket = address_of(sk);
+  BARRIER();
   slot.set->tag[way] = c->socket | (side == SIDE_CLIENT ? CLIENT : 0);
   COUNT(connections);
   return true;
@@ -423,23 +423,23 @@ static __always_inline struct connection_slot add(struct sock *sk, u8 side, u8 o
   u64 *one = locks.lookup(&first_lock), *two = locks.lookup(&second_lock);
   struct connection_set *in_first = set_at(first), *in_second = set_at(second);
   struct connection_slot slot = {};
-  bool filled = false;
+  bool alone = false;
 
   if (!one || !two || !in_first || !in_second)
     return slot;
   if (try_lock(one)) {
     if (one == two || try_lock(two)) {
+      alone = true;
       slot = choose(in_first, in_second, home_of(socket));
-      filled = fill(slot, sk, side, origin, direct);
+      if (!fill(slot, sk, side, origin, direct))
+        slot.set = NULL;
       if (one != two)
         __sync_fetch_and_add(two, -1);
     }
     __sync_fetch_and_add(one, -1);
   }
-  if (!filled) {
+  if (!alone)
     COUNT(contended);
-    slot.set = NULL;
-  }
   return slot;
 }
 
@@ -510,11 +510,13 @@ static __always_inline void begin(struct connection_slot slot, bool client, u64 
   u32 idle, stranger;
 
   c->start = now;
+  stranger = c->pid ^ bpf_get_current_pid_tgid() >> 32;
   if (SAMPLE != 0xffffffff && now == UNTIMED) {
     COUNT(sampled_out);
+    if (stranger)
+      own(c, c->pid ^ stranger);
     return;
   }
-  stranger = c->pid ^ bpf_get_current_pid_tgid() >> 32;
   idle = (c->used ^ (u32)(now >> TICK)) >> LONG_AGO;
   c->used = now >> TICK;
   if (!(stranger | idle))
@@ -526,7 +528,8 @@ static __always_inline void begin(struct connection_slot slot, bool client, u64 
 }
 
 #ifdef EVENT_PAGES
-static __always_inline void emit(struct connection *c, u64 now, u64 latency, u64 wait) {
+static __always_inline void emit(struct connection_slot slot, u64 now, u64 latency, u64 wait) {
+  struct connection *c = slot.record;
   struct counters *count = this_cpu_counters();
   struct event *e = events.ringbuf_reserve(sizeof(*e));
 
@@ -543,13 +546,13 @@ static __always_inline void emit(struct connection *c, u64 now, u64 latency, u64
   e->origin = c->origin;
   e->addresses = c->addresses;
   e->pid = c->pid;
-  e->srtt_us = c->srtt_us;
+  e->srtt_us = slot.set->transport[bounded(slot.way)].srtt_us;
   events.ringbuf_submit(e, count && count->events % EVENT_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
 static __always_inline void distribute(u32 measure, u64 value) {
 } /* user space does it */
 #else
-static __always_inline void emit(struct connection *c, u64 now, u64 latency, u64 wait) {
+static __always_inline void emit(struct connection_slot slot, u64 now, u64 latency, u64 wait) {
 }
 static __always_inline void distribute(u32 measure, u64 value) {
   struct histogram *h = histograms.lookup(&measure);
@@ -578,6 +581,12 @@ static __always_inline void remember(struct connection_slot slot, struct sock *s
     read_transport(slot, sk, tp, direct);
 }
 
+/* An exchange ends that was not timed. */
+static __always_inline void end_unmeasured(struct connection *c, u64 start, u64 now) {
+  c->used = now >> TICK;
+  miss(start);
+}
+
 /* Counts what an exchange took. */
 static __always_inline void keep(struct connection *c, u64 latency) {
   if (latency < c->min)
@@ -587,6 +596,12 @@ static __always_inline void keep(struct connection *c, u64 latency) {
   c->sum += latency;
   c->square_high += add_square(&c->square_low, latency);
   c->events += 1;
+}
+
+/* Of an exchange that is kept the parts are not known. */
+static __always_inline void leave_unsplit(struct connection_slot slot, u64 latency) {
+  slot.record->unsplit_sum += latency;
+  slot.set->transport[bounded(slot.way)].unsplit += 1;
 }
 
 /* A client's exchange ends. */
@@ -610,13 +625,13 @@ static __always_inline void finish_request(struct connection_slot slot, struct s
   distribute(MEASURE_WAKEUP, wait);
   distribute(MEASURE_WIRE, latency - wait);
 split:
-  emit(c, now, latency, wait);
+  emit(slot, now, latency, wait);
   remember(slot, sk, idle, direct);
   return;
 
 unsplit:
   wait = UNSEEN;
-  c->unsplit += 1;
+  leave_unsplit(slot, latency);
   goto split;
 odd:
   reject(start, now);
@@ -635,15 +650,17 @@ static __always_inline void finish_service(struct connection_slot slot, struct s
   keep(c, latency);
   distribute(MEASURE_SERVICE, latency);
 #if PICKUP
-  if (slot.set->ready[bounded(slot.way)]) {
-    wait = start - slot.set->ready[bounded(slot.way)];
+  u64 ready = slot.set->ready[bounded(slot.way)];
+
+  if (ready - 1 < start && start - ready < ARRIVAL_TIME) { /* not 0, and not after */
+    wait = start - ready;
     c->wait += wait;
-    distribute(MEASURE_PICKUP, wait < ARRIVAL_TIME ? wait : ARRIVAL_TIME);
+    distribute(MEASURE_PICKUP, wait);
+  } else {
+    leave_unsplit(slot, latency);
   }
 #endif
-  if (!PICKUP || wait == UNSEEN)
-    c->unsplit += 1;
-  emit(c, now, latency, wait);
+  emit(slot, now, latency, wait);
   remember(slot, sk, idle, direct);
   return;
 
@@ -679,7 +696,7 @@ static __always_inline void send_response(struct connection_slot slot, struct so
   if (start > OLDER)
     finish_service(slot, sk, start, now, direct);
   else
-    miss(start);
+    end_unmeasured(slot.record, start, now);
 }
 
 /* Under the socket's lock, in the sender's context, before anything was queued. */
@@ -774,7 +791,7 @@ static __always_inline void receive_response(struct connection_slot slot, struct
   if (start > OLDER)
     finish_request(slot, sk, start, now, direct);
   else
-    miss(start);
+    end_unmeasured(slot.record, start, now);
 }
 
 /* Under the socket's lock, in the reader's context, after each segment that was copied. */

@@ -34,10 +34,7 @@ def _closed(batch: Batch) -> Columns:
 
 
 def _records(source: str, connections: Array, transports: Array) -> Columns:
-    values = {**fields(Batch(source, connections)).values, **fields(Batch(source, transports)).values}
-    for name in ("sent", "received"):  # 48 bits in two parts
-        values[name] = values.pop(f"{name}_low") + (values.pop(f"{name}_high").astype(np.uint64) << np.uint64(32))
-    return Columns(source, values)
+    return Columns(source, {**fields(Batch(source, connections)).values, **fields(Batch(source, transports)).values})
 
 
 DECODERS: dict[str, Decoder] = {

@@ -21,7 +21,19 @@ ROW = np.dtype(
     + [(name, "u1") for name in ("side", "origin", "end")]
     + [
         (name, "u8")
-        for name in ("events", "sum", "min", "max", "wait", "unsplit", "sent", "received", "retransmits", "id")
+        for name in (
+            "events",
+            "sum",
+            "min",
+            "max",
+            "wait",
+            "unsplit",
+            "unsplit_sum",
+            "sent",
+            "received",
+            "retransmits",
+            "id",
+        )
     ]
     + [("squares", "f8"), ("pid", "u4"), ("srtt_us", "u4")]
 )
@@ -40,7 +52,7 @@ def rows_of(values: Any) -> Array:
     return rows
 
 
-SUMS = ("events", "sum", "wait", "unsplit", "squares")
+SUMS = ("events", "sum", "wait", "unsplit", "unsplit_sum", "squares")
 TRANSPORT = ("sent", "received", "retransmits")
 
 

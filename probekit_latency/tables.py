@@ -29,8 +29,11 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
     events = sums["events"].astype(np.float64)
     mean = _ratio(sums["sum"], events)
     variance = np.maximum(_ratio(sums["squares"], events) - mean**2, 0)
-    split = events - sums["unsplit"]
+    client = sums["side"] == Side.CLIENT
+    timed = client | (sums["wait"] > 0)  # without `pickup` no server's requests wait
+    split = np.where(timed, _rest(sums["events"], sums["unsplit"]), 0)
     wait = _ratio(sums["wait"], split)
+    wire = _ratio(_rest(_rest(sums["sum"], sums["unsplit_sum"]), sums["wait"]), split)
     listed = np.arange(len(sums)) < len(rows)
     who = sums["who"]
     source = np.where(listed, endpoint_text(who["local"], who["local_port"]), _OTHERS)
@@ -57,7 +60,7 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
             Column("std_dev_us", np.sqrt(variance) / 1e3, help="standard deviation"),
             Column(
                 "avg_wire_us",
-                np.where(sums["side"] == Side.CLIENT, mean - wait, np.nan) / 1e3,
+                np.where(client, wire, np.nan) / 1e3,
                 help="average of a request's part until its response is at the socket",
             ),
             Column("avg_wakeup_us", wait / 1e3, help="average time of data at the socket until handed over"),
@@ -117,6 +120,12 @@ def _names(pids: Array, owners: Mapping[int, str]) -> Array:
     distinct, inverse = np.unique(pids, return_inverse=True)
     names: Array = np.array([owners.get(pid, "") for pid in distinct.tolist()], dtype=np.str_)
     return names[inverse] if len(pids) else names
+
+
+def _rest(whole: Array, part: Array) -> Array:
+    """whole - part; 0 where a record that changes while it is read has more in the part than in the whole."""
+    rest: Array = np.where(whole > part, whole - part, np.uint64(0))
+    return rest
 
 
 def _ratio(total: Array, count: Array) -> Array:

@@ -52,15 +52,15 @@ static __always_inline bool is_accepted(struct sock *sk, bool direct) {
   return READ(direct, sk, sk_max_ack_backlog) != 0;
 }
 
-/* Of a socket that goes from SYN_RECV to ESTABLISHED: whether it sent a SYN of its own, which was acknowledged. Then both
- * ends opened the connection at once, or the socket is connected to itself, and they are clients. */
+/* Of a socket that goes from SYN_RECV to ESTABLISHED: whether it sent a SYN of its own, which was acknowledged. Then
+ * both ends opened the connection at once, or the socket is connected to itself, and they are clients. */
 static __always_inline bool has_opened(struct sock *sk, struct tcp_sock *tp, bool direct) {
   return !is_accepted(sk, direct) && READ(direct, tp, bytes_acked);
 }
 
-/* The sequence numbers that the connection began with, the smaller one in the upper half: the same number for every probe
- * that looks at it, whenever it does, and at both ends, also where nobody can say who opened it. What was acknowledged or
- * received so far was counted from there on. Only a client's SYN is counted as acknowledged.
+/* The sequence numbers that the connection began with, the smaller one in the upper half: the same number for every
+ * probe that looks at it, whenever it does, and at both ends, also where nobody can say who opened it. What was
+ * acknowledged or received so far was counted from there on. Only a client's SYN is counted as acknowledged.
  */
 static __always_inline u64 connection_id(struct sock *sk, bool client, bool direct) {
   struct tcp_sock *tp = tcp_sock_of(sk, direct);

@@ -13,6 +13,7 @@ from ..errors import LoadError
 from ..map_types import drains, words
 from ..model import Array, Batch, LiveMap, Source
 from .layout import as_dtype, round8
+from .settled import settled
 
 
 def _refuse_others(source: Source, live: LiveMap) -> None:
@@ -49,7 +50,7 @@ class TableReader:
 
     def read(self) -> Batch | None:
         """Copies the live slots."""
-        live = self._slots[self._occupied(self._slots)]
+        live = settled(self._slots, self._occupied(self._slots))
         return Batch(self._source.map, live[self._occupied(live)])
 
     def _occupied(self, slots: Array) -> Array:

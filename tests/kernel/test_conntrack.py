@@ -180,7 +180,7 @@ def test_a_socket_that_is_connected_to_itself_is_a_client_to_all_probes(
 def test_both_ends_of_a_connection_that_both_opened_are_clients_of_one_id(
     probe: Start, here: Namespace, there: Namespace, older: bool
 ) -> None:
-    ends = [here.socket(), there.socket()]
+    ends = (here.socket(), there.socket())
     with delayed(here, there, 0.05) as addresses:
         for end, address in zip(ends, addresses, strict=True):
             end.bind((address, 7777))
@@ -447,7 +447,7 @@ CONNECT = "import socket, sys; c = socket.create_connection(('127.0.0.1', int(sy
 
 @pytest.fixture
 def odd_cgroup(tmp_path: Path) -> Iterator[Path]:
-    """A cgroup whose name and whose mount point are no UTF-8; the only mount of its hierarchy that is looked at first."""
+    """A cgroup whose name and whose mount point are no UTF-8."""
     mounted = tmp_path / NAME
     mounted.mkdir()
     subprocess.run(["mount", "-t", "cgroup2", "none", mounted], check=True)

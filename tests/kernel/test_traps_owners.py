@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 
-from .conftest import Pair
+from .conftest import Pair, live
 from .peer import Peer
 
 
@@ -72,3 +72,21 @@ def test_a_process_that_forks_with_an_open_socket(pair: Callable[..., Pair], pee
 
     ends.exchange()
     assert (ends.row("client")["pid"], ends.row("client")["events"]) == (os.getpid(), 3)
+
+
+def test_exchanges_that_are_sampled_out(way: str, peer: Peer) -> None:
+    """Their connections are in use all the same, by whoever uses them."""
+    with live(way, sample=1e-9) as probe:
+        ends = Pair(probe)
+        client, (server,) = probe.client(ends.port), (set(probe.slots(ends.port)) - {probe.client(ends.port)})
+        for owner in (os.getpid(), peer.pid):
+            before = [int(probe.records["used"][end]) for end in (client, server)]
+            if owner == peer.pid:
+                peer.run("s[0].send(b'?'); s[1].recv(9); s[1].send(b'!'); s[0].recv(9)", ends.client, ends.server)
+            else:
+                ends.exchange()
+            assert [probe.records["pid"][end] for end in (client, server)] == [owner, owner]
+            after = [int(probe.records["used"][end]) for end in (client, server)]
+            assert all(0 < (now - then) % 2**32 < 2**31 for then, now in zip(before, after, strict=True))
+        assert ends.events() == (0, 0)
+        ends.close()

@@ -24,20 +24,13 @@ from probekit_latency.values import End, Measure, Origin, Side
 
 _ADDRESSES = np.dtype([("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")])
 _CONNECTION = np.dtype(
-    [(name, "u8") for name in ("socket", "start", "events", "sum", "square_low", "wait", "min", "max")]
-    + [(name, "u4") for name in ("place", "used", "pid", "square_high", "unsplit", "srtt_us")]
+    [(name, "u8") for name in ("socket", "start", "events", "sum", "square_low", "wait", "min", "max", "unsplit_sum")]
+    + [(name, "u4") for name in ("place", "used", "pid", "square_high")]
     + [(name, "u1") for name in ("side", "origin", "end", "unused")]
     + [("addresses", _ADDRESSES)]
 )
 _TRANSPORT = np.dtype(
-    [
-        ("id", "u8"),
-        ("sent_low", "u4"),
-        ("received_low", "u4"),
-        ("sent_high", "u2"),
-        ("received_high", "u2"),
-        ("retransmits", "u4"),
-    ]
+    [(name, "u8") for name in ("id", "unsplit", "sent", "received")] + [("retransmits", "u4"), ("srtt_us", "u4")]
 )
 _RECORD = np.dtype([("connection", _CONNECTION), ("transport", _TRANSPORT)])
 _WAYS = 8
@@ -82,7 +75,8 @@ def _connect(
 
 def _connection(
     latencies: Iterable[int] = (1_000,), socket: int = 1, wait: int = 0, sent: int = 0, received: int = 0,
-    retransmits: int = 0, unsplit: int = 0, pid: int = 7, srtt_us: int = 0, id: int = 0, **endpoint: Any,  # noqa: A002
+    retransmits: int = 0, unsplit: int = 0, unsplit_sum: int = 0, pid: int = 7, srtt_us: int = 0,
+    id: int = 0, **endpoint: Any,  # noqa: A002
 ) -> Array:  # fmt: skip
     values = list(latencies)
     squares = sum(value * value for value in values)
@@ -90,12 +84,12 @@ def _connection(
     for name, value in {
         "socket": socket, "events": len(values), "sum": sum(values), "min": min(values, default=0),
         "max": max(values, default=0), "square_low": squares & (1 << 64) - 1, "square_high": squares >> 64,
-        "wait": wait, "unsplit": unsplit, "pid": pid, "srtt_us": srtt_us,
+        "wait": wait, "unsplit_sum": unsplit_sum, "pid": pid,
     }.items():  # fmt: skip
         row["connection"][name] = value
     for name, value in {
-        "id": id, "sent_low": sent & (1 << 32) - 1, "sent_high": sent >> 32, "received_low": received & (1 << 32) - 1,
-        "received_high": received >> 32, "retransmits": retransmits,
+        "id": id, "unsplit": unsplit, "sent": sent, "received": received, "retransmits": retransmits,
+        "srtt_us": srtt_us,
     }.items():  # fmt: skip
         row["transport"][name] = value
     _connect(row["connection"], **endpoint)
@@ -233,7 +227,9 @@ def test_the_parts_of_an_evicted_connection_are_one_row() -> None:
     evicted = {"socket": 1, "end": End.EVICTED}
     _feed(
         aggregator, "closed",
-        _connection(parts[0], wait=100, sent=10, received=100, retransmits=1, pid=7, unsplit=1, **evicted),
+        _connection(
+            parts[0], wait=100, sent=10, received=100, retransmits=1, pid=7, unsplit=1, unsplit_sum=900_000, **evicted
+        ),
         _connection([1_000], socket=2, local_port=2, end=End.CLOSED),
         _connection(parts[1], wait=200, sent=15, received=150, retransmits=1, pid=8, origin=Origin.UNSEEN, **evicted),
     )  # fmt: skip
@@ -435,15 +431,27 @@ def test_the_wakeup_is_averaged_over_the_exchanges_whose_arrival_was_seen(events
     aggregator = _aggregator()
     _feed(
         aggregator, "connections",
-        _connection([10_000] * events, wait=1_000 * (events - unsplit), unsplit=unsplit),
+        _connection(
+            [10_000] * (events - unsplit) + [300] * unsplit, wait=1_000 * (events - unsplit), unsplit=unsplit,
+            unsplit_sum=300 * unsplit,
+        ),
     )  # fmt: skip
     (row,) = _listed(aggregator)
     assert (row["avg_wakeup_us"], row["avg_wire_us"]) == (1.0, 9.0)
 
 
+@pytest.mark.parametrize("events", [1, 2**32 + 5, 2**45])
+def test_a_server_whose_requests_waits_were_not_looked_for_has_none(events: int) -> None:
+    aggregator = _aggregator()
+    record = _connection([5_000], side=Side.SERVER)
+    record["connection"]["events"] = events
+    _feed(aggregator, "connections", record)
+    assert math.isnan(_listed(aggregator)[0]["avg_wakeup_us"])
+
+
 def test_wire_and_wakeup_are_unknown_where_no_arrival_was_seen() -> None:
     aggregator = _aggregator()
-    _feed(aggregator, "connections", _connection([5_000] * 3, unsplit=3))
+    _feed(aggregator, "connections", _connection([5_000] * 3, unsplit=3, unsplit_sum=15_000))
     (row,) = _listed(aggregator)
     assert math.isnan(row["avg_wire_us"])
     assert math.isnan(row["avg_wakeup_us"])
