@@ -22,7 +22,7 @@ from .config import ConntrackConfig
 from .findings import Evidence, findings
 from .netfilter import Netfilter
 from .pools import NO_REQUESTS, Moment, Pools, Requests
-from .rows import ROW, accept_wait, apply_late_resets, handshake, identity, rows_of, services_of
+from .rows import ROW, accept_wait, apply_late_resets, handshake, identity, possible, rows_of, services_of
 from .values import End, Origin, Side
 
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
@@ -99,17 +99,20 @@ class ConntrackAggregator:
         )
 
     def _take_connections(self, values: Any) -> None:
-        self._open, self._left = rows_of(values), []
+        self._open, self._left = self._rows(values), []
         self._table_is_new = True
 
     def _take_closed(self, values: Any) -> None:
-        rows = rows_of(values)
+        rows = self._rows(values)
         if self._table_is_new:
             self._left.append(rows)
         self._pending.append(rows)
         self._pending_rows += len(rows)
         if self._pending_rows > self._config.max_closed:
             self._compact()
+
+    def _rows(self, values: Any) -> Array:
+        return possible(rows_of(values), self._moment.began, self._moment.now)
 
     def _take_late(self, values: Any) -> None:
         self._late.append((values["socket"], values["time"]))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from attrs import frozen
 
@@ -30,8 +32,8 @@ class Moment:
 
     @property
     def seconds(self) -> float:
-        """How long it has been running."""
-        return max(self.now - self.began, 1) / 1e9
+        """How long it has been running; not a number before anything was taken."""
+        return (self.now - self.began) / 1e9 if self.now > self.began else math.nan
 
 
 @frozen
@@ -140,8 +142,8 @@ class Pools:
 
     @property
     def stop(self) -> Array:
-        """Shape (rows,), ns: when each ended, or now. What was made while it was read may be younger than that."""
-        return np.where(self.open, np.maximum(self.rows["began"], np.uint64(self.moment.now)), self.rows["ended"])
+        """Shape (rows,), ns: when each ended, or now."""
+        return np.where(self.open, np.uint64(self.moment.now), self.rows["ended"])
 
     @property
     def quiet(self) -> Array:

@@ -9,9 +9,9 @@ import numpy as np
 
 from probekit.model import Array
 
-from .values import UNKNOWN, Closer, End, Side
+from .values import UNKNOWN, Closer, End, Origin, Side
 
-_TIMES = ("began", "established", "accepted", "ended", "changed", "handshake")
+_MOMENTS = ("began", "established", "accepted", "ended", "changed")
 _SUMS = ("acked", "received", "min_rtt_us")
 _NUMBERS = (
     "netns", "pid", "syn_retransmits", "peer_idle", "error", "segments_out", "segments_in", "data_segments_out",
@@ -19,7 +19,7 @@ _NUMBERS = (
 )  # fmt: skip
 
 ROW = np.dtype(
-    [(name, "u8") for name in ("socket", "id", "cgroup", *_TIMES, *_SUMS)]
+    [(name, "u8") for name in ("socket", "id", "cgroup", *_MOMENTS, "handshake", *_SUMS)]
     + [("dwell", "u8", 12)]
     + [(name, "u4") for name in _NUMBERS]
     + [(name, "u1") for name in ("side", "origin", "state", "closer", "end", "time_wait")]
@@ -103,6 +103,27 @@ def span(start: Array, stop: Array) -> Array:
     return spans
 
 
+def possible(rows: Array, began: int, now: int) -> Array:
+    """Rows whose times lie in the run and in the order of a life.
+
+    The clock that programs read may go back by some nanoseconds between two CPUs, and a record may be copied in the
+    middle of a change: such a difference would be 584 years, or the time since the machine was started.
+
+    Args:
+        rows: Of dtype ROW.
+        began: When the run did, ns.
+        now: When the last of the rows was taken, ns.
+    """
+    rows = rows.copy()
+    for name in _MOMENTS:
+        rows[name] = np.where(rows[name] > 0, np.clip(rows[name], max(began, 1), max(now, 1)), 0)
+    over = rows["ended"] > 0
+    rows["ended"][over] = np.maximum(rows["ended"], rows["began"])[over]
+    for name in ("established", "changed"):
+        rows[name][over] = np.minimum(rows[name], rows["ended"])[over]
+    return rows
+
+
 def accept_wait(rows: Array) -> Array:
     """What connections waited to be accepted, ns; not a number where they were never established, or not accepted.
 
@@ -112,8 +133,27 @@ def accept_wait(rows: Array) -> Array:
 
 
 def handshake(rows: Array) -> Array:
-    """How long handshakes took, ns; not a number where the kernel does not know."""
-    return np.where(rows["handshake"] > 0, rows["handshake"], np.nan)
+    """How long handshakes took, ns; not a number where the kernel does not know.
+
+    A client's is part of its life, from its birth until it is established; a server's is before that, since the machine
+    was started.
+    """
+    most = np.where(rows["side"] == Side.CLIENT, span(rows["began"], rows["established"]), rows["established"] - 1.0)
+    took: Array = rows["handshake"].astype(np.float64)
+    took[~((took > 0) & (took <= most))] = np.nan
+    return took
+
+
+def idle_us(rows: Array, life: Array) -> Array:
+    """Microseconds since data was last sent or received; not a number where a connection was never established.
+
+    Args:
+        rows: Of dtype ROW.
+        life: Shape (n,), how long they lived, us: of those born in the run no part is longer.
+    """
+    idle, born = jiffies_us(rows["idle"]), rows["origin"] == Origin.BIRTH
+    idle[born & (rows["established"] == 0)] = np.nan
+    return np.where(born, np.minimum(idle, life), idle)
 
 
 def jiffies_us(jiffies: Array) -> Array:

@@ -15,7 +15,7 @@ from probekit.model import Array
 from .findings import Finding
 from .netfilter import Netfilter
 from .pools import Pools
-from .rows import accept_wait, handshake, jiffies_us, span
+from .rows import accept_wait, handshake, idle_us, span
 from .values import DWELT, Closer, End, Origin, Side, State
 
 _UNMEASURED_RTT = 2**32 - 1
@@ -30,8 +30,8 @@ def connections(pools: Pools, cgroups: Mapping[int, str]) -> Table:
         cgroups: Paths by number.
     """
     order = np.lexsort((-pools.rows["ended"].astype(np.int64), ~pools.open))
-    rows, closed = pools.rows[order], ~pools.open[order]
-    now = pools.moment.now
+    rows, stop = pools.rows[order], pools.stop[order]
+    life = span(rows["began"], stop) / 1e3
     source = endpoint_text(rows["local"], rows["local_port"])
     destination = endpoint_text(rows["remote"], rows["remote_port"])
     min_rtt = np.where(rows["min_rtt_us"] >= _UNMEASURED_RTT, np.nan, rows["min_rtt_us"])
@@ -53,11 +53,11 @@ def connections(pools: Pools, cgroups: Mapping[int, str]) -> Table:
             Column("error", _errors(rows["error"]), label=True, help="what the program gets to see"),
             Column("older", rows["origin"] == Origin.FOUND, label=True, help="its beginning was not seen by this run"),
             Column("time_wait", rows["time_wait"] > 0, label=True, help="its address stayed in TIME_WAIT"),
-            Column("lifetime_us", span(rows["began"], pools.stop[order]) / 1e3, help="birth to end, or to now"),
+            Column("lifetime_us", life, help="birth to end, or to now"),
             Column("handshake_us", handshake(rows) / 1e3, help="SYN to SYN-ACK; of a server SYN-ACK to ACK"),
             Column("accept_wait_us", accept_wait(rows) / 1e3, help="established until accepted"),
             Column("syn_retransmits", rows["syn_retransmits"], help="SYNs, of a server SYN-ACKs, sent again"),
-            *_dwells(rows, closed, now),
+            *_dwells(rows, stop, life),
             Column("bytes_acked", rows["acked"], total=True, help="sent and acknowledged"),
             Column("bytes_received", rows["received"], total=True, help="received"),
             Column("segments_out", rows["segments_out"], total=True, help="sent, those without data included"),
@@ -66,7 +66,7 @@ def connections(pools: Pools, cgroups: Mapping[int, str]) -> Table:
             Column("srtt_us", rows["srtt_us"], help="the kernel's smoothed round-trip time"),
             Column("min_rtt_us", min_rtt, help="the shortest round trip that the kernel saw lately"),
             Column("cwnd", rows["cwnd"], help="congestion window, segments"),
-            Column("idle_us", jiffies_us(rows["idle"]), help="since data was last sent or received, or until it ended"),
+            Column("idle_us", idle_us(rows, life), help="since data was last sent or received, or until it ended"),
             Column("requests", pools.counts[order], help="where another probe counts them"),
         ),
         headline=(
@@ -213,13 +213,12 @@ def netfilter(tables: Mapping[int, Netfilter]) -> Table:
     )
 
 
-def _dwells(rows: Array, closed: Array, now: int) -> tuple[Column, ...]:
+def _dwells(rows: Array, stop: Array, life: Array) -> tuple[Column, ...]:
     """A column for each state: how long the socket was in it, the state that it is in included."""
     dwell = rows["dwell"].astype(np.float64)
-    places = np.arange(len(rows))
-    still = np.where(closed, 0, now - rows["changed"].astype(np.int64)).clip(0)
-    dwell[places, rows["state"]] += still
-    return tuple(Column(f"{state.name.lower()}_us", dwell[:, state] / 1e3, help=f"in {state.name}") for state in DWELT)
+    dwell[np.arange(len(rows)), rows["state"]] += np.where(rows["ended"] > 0, 0, span(rows["changed"], stop))
+    dwell = np.minimum(dwell / 1e3, life[:, None])
+    return tuple(Column(f"{state.name.lower()}_us", dwell[:, state], help=f"in {state.name}") for state in DWELT)
 
 
 def _words(kind: type[enum.IntEnum], values: Array) -> Array:

@@ -15,7 +15,7 @@ from probekit.model import Array
 from . import tables
 from .config import LatencyConfig
 from .rows import ROW, SUMS, TRANSPORT, identity, merge, merge_evicted, rows_of
-from .values import UNSEEN, Measure, Side
+from .values import LONGEST, UNSEEN, Measure, Side
 
 _HELP = {
     Measure.REQUEST: "client sockets: a request enters the send, until the first of its response is handed over",
@@ -93,10 +93,10 @@ class LatencyAggregator:
         self._undelivered = values
 
     def _take_events(self, values: Any) -> None:
-        self._fresh.append(values)
         client = values["side"] == Side.CLIENT
-        split = values["wait"] != UNSEEN
         latency, wait = values["latency"], values["wait"]
+        split = wait <= np.where(client, latency, LONGEST)  # a wakeup is part of its request
+        self._fresh.append({**values, "wait": np.where(split, wait, np.uint64(UNSEEN))})
         for measure, chosen in (
             (Measure.REQUEST, latency[client]),
             (Measure.SERVICE, latency[~client]),

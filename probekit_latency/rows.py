@@ -8,7 +8,7 @@ import numpy as np
 
 from probekit.model import Array
 
-from .values import End
+from .values import End, Side
 
 # A connection as it is kept here: the kernel's record, its 128-bit sum of squares as a float.
 ROW = np.dtype(
@@ -49,6 +49,27 @@ def rows_of(values: Any) -> Array:
         if name != "squares":
             rows[name] = values[name][measured]
     rows["squares"] = values["square_high"][measured] * 2.0**64 + values["square_low"][measured]
+    return possible(rows)
+
+
+def possible(rows: Array) -> Array:
+    """Rows of which no part is more than its whole, though some were copied in the middle of a change.
+
+    The fields of a record are written one after the other: a copy may have an exchange in its sum and not in its count.
+    """
+    rows = rows.copy()
+    events, most = rows["events"].astype(np.float64), rows["max"].astype(np.float64)
+    rows["min"] = np.minimum(rows["min"], rows["max"])
+    least = rows["min"].astype(np.float64)
+    rows["sum"] = np.clip(rows["sum"], rows["events"] * rows["min"], rows["events"] * rows["max"])
+    total = rows["sum"].astype(np.float64)
+    # values between two bounds lie farthest apart where all are at one of them (Bhatia and Davis)
+    mean = total / events
+    rows["squares"] = np.clip(rows["squares"], total * mean, total * mean + events * (most - mean) * (mean - least))
+    rows["unsplit"] = np.minimum(rows["unsplit"], rows["events"])
+    rows["unsplit_sum"] = np.minimum(rows["unsplit_sum"], rows["sum"])
+    client = rows["side"] == Side.CLIENT  # what a server's request waits is no part of its service
+    rows["wait"][client] = np.minimum(rows["wait"], rows["sum"] - rows["unsplit_sum"])[client]
     return rows
 
 

@@ -31,9 +31,10 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
     variance = np.maximum(_ratio(sums["squares"], events) - mean**2, 0)
     client = sums["side"] == Side.CLIENT
     timed = client | (sums["wait"] > 0)  # without `pickup` no server's requests wait
-    split = np.where(timed, _rest(sums["events"], sums["unsplit"]), 0)
+    split = np.where(timed, sums["events"] - sums["unsplit"], 0)
     wait = _ratio(sums["wait"], split)
-    wire = _ratio(_rest(_rest(sums["sum"], sums["unsplit_sum"]), sums["wait"]), split)
+    wait = np.where(client, np.minimum(wait, sums["max"]), wait)
+    wire = np.minimum(_ratio(sums["sum"] - sums["unsplit_sum"] - sums["wait"], split), sums["max"])
     listed = np.arange(len(sums)) < len(rows)
     who = sums["who"]
     source = np.where(listed, endpoint_text(who["local"], who["local_port"]), _OTHERS)
@@ -120,12 +121,6 @@ def _names(pids: Array, owners: Mapping[int, str]) -> Array:
     distinct, inverse = np.unique(pids, return_inverse=True)
     names: Array = np.array([owners.get(pid, "") for pid in distinct.tolist()], dtype=np.str_)
     return names[inverse] if len(pids) else names
-
-
-def _rest(whole: Array, part: Array) -> Array:
-    """whole - part; 0 where a record that changes while it is read has more in the part than in the whole."""
-    rest: Array = np.where(whole > part, whole - part, np.uint64(0))
-    return rest
 
 
 def _ratio(total: Array, count: Array) -> Array:

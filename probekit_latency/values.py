@@ -37,5 +37,7 @@ class Measure(enum.IntEnum):
     PICKUP = 4
 
 
+LONGEST = 2**36 - 1
+"""The longest time, in nanoseconds, that histograms hold."""
 UNSEEN = 2**64 - 1
 """In place of a wait whose beginning was not seen."""

@@ -299,7 +299,7 @@ def test_times_are_those_of_the_run_and_of_what_was_taken_whatever_clock_the_pro
         ({"accepted": 3 * SECOND}, 2e6 - 1),
         ({"accepted": 0}, None),
         ({"accepted": 3 * SECOND, "established": 0}, None),  # Fast Open, and a reset instead of the last ACK
-        ({"accepted": 3 * SECOND, "established": 4 * SECOND}, None),  # Fast Open, and the ACK came late
+        ({"accepted": SECOND + 5, "established": SECOND + 9}, None),  # Fast Open, and the ACK came late
     ],
 )
 def test_a_connection_waits_to_be_accepted_from_when_it_is_established(
@@ -317,7 +317,11 @@ def test_a_connection_waits_to_be_accepted_from_when_it_is_established(
 
 def test_nothing_is_said_of_handshakes_that_are_not_known() -> None:
     tracker = aggregator()
-    feed(tracker, "closed", np.concatenate([connections(20, handshake=0), connections(10, handshake=9000)]))
+    feed(
+        tracker,
+        "closed",
+        np.concatenate([connections(20, handshake=0), connections(10, handshake=9000, established=SECOND + 9000)]),
+    )
     figures = tracker.snapshot()
     assert figures.distributions[0].events == 10
     (finding,) = listed(figures.tables[2])
