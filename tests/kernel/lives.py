@@ -127,8 +127,28 @@ def differences(result: Any, ends: list[End]) -> list[str]:
     ]
 
 
+KERNELS = ("idle_us", "srtt_us", "min_rtt_us")
+"""Times that the kernel counts from when it likes."""
+
+
+def impossible(result: Any) -> list[str]:
+    """Times of a tracker's rows that are below 0, longer than a life, or longer than the run."""
+    run = result["duration_seconds"] * 1e6 + 1
+    found = []
+    for key, row in result["connections"].items():
+        life = row["lifetime_us"] + 1
+        for name, value in row.items():
+            if not name.endswith("_us") or value is None or (name in KERNELS and (row["older"] or name != "idle_us")):
+                continue
+            part = name not in ("accept_wait_us", "handshake_us") or (row["side"], name) == ("client", "handshake_us")
+            if not 0 <= value <= min(run, life if part else run):
+                found.append(f"{key}: {name} {value} of {life} in {run}")
+    return found
+
+
 def assert_balanced(result: Any, before: dict[str, int], after: dict[str, int]) -> None:
     """What was opened has closed or is open, and the kernel's own counters say the same."""
+    assert impossible(result) == []
     grown = Counter({name: after[name] - before[name] for name in after})
     assert not any(result["lost"].values()), result["lost"]
     assert result["opened"] == result["closed"] + result["still_open"] - result["already_open"]
