@@ -9,9 +9,11 @@ import ctypes
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TypeVar
+
+from attrs import frozen
 
 from . import outside
 
@@ -37,15 +39,36 @@ def number_of(path: Path) -> int:
     return found.st_ino
 
 
-def everywhere() -> dict[int, Path]:
-    """A way into each network namespace that a process is in or a file is kept for, by its number; ours comes first."""
+@frozen
+class Survey:
+    """Network namespaces.
+
+    Attributes:
+        found: A way into each that a process is in or a file is kept for, by its number; ours comes first.
+        refused: Processes that this one may not look at: they may be in others.
+    """
+
+    found: Mapping[int, Path]
+    refused: int
+
+
+def survey() -> Survey:
+    """Looks for network namespaces."""
     found: dict[int, Path] = {}
+    refused = 0
     for path in (OWN, *_candidates()):
         try:
             found.setdefault(number_of(path), path)
-        except OSError:  # the process is gone, or is none of ours to look at; the file is another kind's
+        except PermissionError:
+            refused += 1
+        except OSError:  # the process is gone, the file is another kind's
             continue
-    return found
+    return Survey(found, refused)
+
+
+def everywhere() -> Mapping[int, Path]:
+    """A way into each network namespace, by its number."""
+    return survey().found
 
 
 def _candidates() -> Iterator[Path]:

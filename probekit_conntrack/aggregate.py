@@ -13,7 +13,7 @@ import numpy as np
 from probekit import Columns, Deferred, Distribution, Figures, Table, outside
 from probekit.aggregate import Histogram
 from probekit.model import Array
-from probekit.namespaces import OWN, everywhere, inside
+from probekit.namespaces import OWN, Survey, inside, survey
 
 from . import netfilter, tables
 from .attach import namespace_path
@@ -22,6 +22,7 @@ from .config import ConntrackConfig
 from .findings import Evidence, findings
 from .netfilter import Netfilter
 from .pools import NO_REQUESTS, Moment, Pools, Requests
+from .rights import not_known
 from .rows import ROW, accept_wait, apply_late_resets, handshake, identity, possible, rows_of, services_of
 from .values import End, Origin, Side
 
@@ -86,13 +87,13 @@ class ConntrackAggregator:
         self._drop_those_that_left()
         rows = np.concatenate([self._open, self._closed])
         pools = Pools.of(rows, self._moment, self._requests)
-        tracked = self._netfilter()
-        evidence = Evidence(pools, self._ports(rows), tracked)
+        tracked, there = self._netfilter(), survey()
+        evidence = Evidence(pools, self._ports(rows, there), tracked)
         found = findings(evidence)
         folded = dict(self._folded)
         cgroups = self._cgroups.paths(set(np.unique(rows["cgroup"]).tolist()))
         return Figures(
-            summary=self._summary(bool(tracked), len(found)),
+            summary={**self._summary(bool(tracked), len(found)), "not_known": not_known(there, self._namespace)},
             tables=Deferred(_tables(pools, folded, found, tracked, cgroups)),
             distributions=self._distributions(),
             lost=self._lost(),
@@ -194,11 +195,11 @@ class ConntrackAggregator:
         counters = {name: count - before.get(name, 0) for name, count in table.counters.items()}
         return {self._namespace_number: attrs.evolve(table, counters=counters)}
 
-    def _ports(self, rows: Array) -> dict[int, int]:
+    def _ports(self, rows: Array, there: Survey) -> dict[int, int]:
         """How many ephemeral ports the network namespaces have whose clients' ports are in use."""
         numbers = set(np.unique(rows["netns"][rows["side"] == Side.CLIENT]).tolist())
         ports = {}
-        for number, path in {**everywhere(), self._namespace_number: self._namespace}.items() if numbers else ():
+        for number, path in {**there.found, self._namespace_number: self._namespace}.items() if numbers else ():
             if number in numbers:
                 try:
                     low, high = map(int, inside(path, lambda: outside.read(_PORT_RANGE)).split())

@@ -441,6 +441,27 @@ def test_netfilters_table_is_read_where_connections_are_tracked(probe: Start, he
     assert figures["insert_failed"] == 0
 
 
+@pytest.mark.parametrize("dropped", ["", "sys_admin", "sys_ptrace"])
+def test_what_a_run_lacks_the_rights_for_is_said_with_the_capability(
+    probe: Start, here: Namespace, dropped: str
+) -> None:
+    older = pair(here)
+    nobodys = subprocess.Popen(["setpriv", "--reuid", "65534", "--clear-groups", "sleep", "60"])
+    within = ("setpriv", "--bounding-set", f"-{dropped}", "--inh-caps", f"-{dropped}") if dropped else ()
+    try:
+        result = probe("conntrack", within=within).result()
+    finally:
+        nobodys.kill()
+        nobodys.wait()
+        for end in older:
+            end.close()
+    capability = f"CAP_{dropped.upper()}"
+    assert set(result["not_known"]) == ({"already_open", "connections", "findings"} if dropped else set())
+    assert all(f"needs {capability}:" in why for why in result["not_known"].values())
+    assert (result["lost"].get("namespaces_unreached", 0) > 0) == (dropped == "sys_admin")
+    assert (result["already_open"] < 2) == (dropped == "sys_admin")
+
+
 NAME = os.fsdecode(b"caf\xe9 \\ \n")
 CONNECT = "import socket, sys; c = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); sys.stdin.read()"
 

@@ -36,11 +36,11 @@ def _root() -> None:
 class Probe:
     """`probekit run` in the background, from the moment that it measures; its result is that of the first probe."""
 
-    def __init__(self, folder: Path, arguments: tuple[str, ...]) -> None:
+    def __init__(self, folder: Path, arguments: tuple[str, ...], within: tuple[str, ...] = ()) -> None:
         self.path = folder / f"{arguments[0]}.json"
         self._messages = (folder / "messages").open("w+")
         self._process = subprocess.Popen(
-            [PROBEKIT, "run", *arguments, "--export", f"json:{folder}/{{probe}}.json"],
+            [*within, PROBEKIT, "run", *arguments, "--export", f"json:{folder}/{{probe}}.json"],
             stdout=subprocess.DEVNULL,
             stderr=self._messages,
         )
@@ -81,10 +81,10 @@ def starting(folder: Path) -> Iterator[Callable[..., Probe]]:
     """A function that starts a run, which is over with the block at the latest."""
     started: list[Probe] = []
 
-    def start(*arguments: str) -> Probe:
+    def start(*arguments: str, within: tuple[str, ...] = ()) -> Probe:
         place = folder / f"probe{len(started)}"
         place.mkdir()
-        started.append(Probe(place, arguments))
+        started.append(Probe(place, arguments, within))
         return started[-1]
 
     try:

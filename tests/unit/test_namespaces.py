@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,6 +31,13 @@ def test_a_name_that_is_no_utf8_leads_into_its_namespace(named: Path) -> None:
     link.symlink_to("/proc/self/ns/net")
     assert namespaces.number_of(link) == namespaces.number_of(namespaces.OWN)
     assert namespaces.inside(link, os.getpid) == os.getpid()
+
+
+def test_processes_that_may_not_be_looked_at_are_counted() -> None:
+    child = "import os, sys; from probekit import namespaces; print(namespaces.survey().refused)"
+    command = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", child]
+    refused = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+    assert (refused > 0) == (os.geteuid() == 0)
 
 
 @pytest.mark.parametrize("path", ["nowhere", "a\0b", "file"])
