@@ -134,6 +134,7 @@ class Measurement:
             ending.join()
         begun.close()
         for running in begun.running:
+            running.sources.end(ending.moment)
             running.drain()
         for running in begun.running:
             running.loaded.detach()

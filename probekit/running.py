@@ -81,6 +81,10 @@ class Sources:
             found, self._collected = self._collected, [[] for _ in self.rings]
         return [(decode, _whole(batches)) for (_, decode), batches in zip(self.rings, found, strict=True) if batches]
 
+    def end(self, moment: int) -> None:
+        """From here on all that is read is as it was at a moment, ns: nothing has counted since."""
+        self._now = lambda: moment
+
     def record(self, into: list[Batch]) -> None:
         """From here on batches are kept in a list, too, when they are decoded."""
 

@@ -462,6 +462,32 @@ def test_what_a_run_lacks_the_rights_for_is_said_with_the_capability(
     assert (result["already_open"] < 2) == (dropped == "sys_admin")
 
 
+def test_times_in_a_time_namespace_are_those_of_the_machine(probe: Start, here: Namespace) -> None:
+    """Its clock is a hundred thousand seconds ahead of the one that programs read."""
+    running = probe(
+        "conntrack",
+        "--set",
+        f"probe.conntrack.netns={here.path}",
+        within=("unshare", "--time", "--monotonic", "100000"),
+    )
+    ends = pair(here)
+    time.sleep(0.3)
+    result = running.result()
+    for end in ends:
+        end.close()
+    spent = result["duration_seconds"] * 1e6 + 1000  # it has three decimals
+    assert 0.3e6 < spent < 1e9
+    rows = result["connections"].values()
+    assert len(rows) == 2
+    assert all(0.3e6 < row["lifetime_us"] < spent for row in rows)
+    assert all(0.3e6 < row["established_us"] < spent for row in rows)
+    for service in result["services"].values():
+        assert 0 < service["open_avg"] <= 1
+        assert service["churn_per_s"] * service["open_avg"] == pytest.approx(service["opened_per_s"], rel=0.01)
+        assert service["opened_per_s"] == pytest.approx(1e6 / spent, rel=0.2)
+    assert all(0 < row["until_s"] < spent / 1e6 + 0.1 for row in result["over_time"].values())
+
+
 NAME = os.fsdecode(b"caf\xe9 \\ \n")
 CONNECT = "import socket, sys; c = socket.create_connection(('127.0.0.1', int(sys.argv[1]))); sys.stdin.read()"
 
