@@ -137,6 +137,7 @@ BPF_PERCPU_ARRAY(undelivered, struct moments, SIDES);
 BPF_TABLE("lru_hash", u32, struct owner_name, owners, OWNERS);
 /* Sockets whose records were evicted: 1, or 2 with an exchange under way. Asked when one comes back. */
 BPF_TABLE("lru_hash", u64, u8, away, AWAY);
+BPF_ARRAY(left, u64, 1); /* how many those were in all */
 BPF_RINGBUF_OUTPUT(closed, CLOSED_PAGES);
 LAYOUT(closed, struct ended_connection);
 #ifdef EVENT_PAGES
@@ -324,13 +325,17 @@ static __always_inline void miss(u64 start) {
 /* The record makes room for another connection's. */
 static __always_inline void evict(struct connection_slot slot) {
   struct connection *c = slot.record;
-  u64 socket = c->socket, start = c->start;
-  u8 left = start ? 2 : 1;
+  u64 socket = c->socket, start = c->start, *all;
+  u8 was = start ? 2 : 1;
+  u32 zero = 0;
 
   if (start > OLDER)
     COUNT(cut);
   miss(start);
-  away.update(&socket, &left);
+  away.update(&socket, &was);
+  all = left.lookup(&zero);
+  if (all)
+    __sync_fetch_and_add(all, 1);
   hand_over(slot, END_EVICTED);
 }
 
@@ -457,18 +462,20 @@ static __always_inline bool has_spoken_last(struct sock *sk, bool direct) {
 /* What is under way on a connection that has just been seen, in place of a time. What a server is handed now may have
  * begun before. */
 static __always_inline u64 under_way(struct sock *sk, u8 side, bool sends, bool direct) {
-  u64 socket = address_of(sk);
-  u8 *left = away.lookup(&socket), was = left ? *left : 0;
+  u64 socket = address_of(sk), *all;
+  u8 *found = away.lookup(&socket), was = found ? *found : 0;
+  u32 zero = 0;
 
-  if (left)
+  if (found)
     away.delete(&socket);
   if (sends != (side == SIDE_CLIENT))
     return 0;
   if (was > 1)
     return NOTED;
-  if (side == SIDE_SERVER)
-    return was ? MISSED : OLDER;
-  return !was && has_spoken_last(sk, direct) ? OLDER : 0;
+  if (side == SIDE_CLIENT)
+    return !was && has_spoken_last(sk, direct) ? OLDER : 0;
+  all = left.lookup(&zero);
+  return was || (all && *all > AWAY / 2) ? MISSED : OLDER; /* it may have been forgotten */
 }
 
 /* A connection whose birth was not seen. One that is not established yet is going to be born, one that has ended would

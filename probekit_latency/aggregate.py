@@ -142,6 +142,7 @@ class LatencyAggregator:
             "sample": self._config.sample,
             "sampled_out": count("sampled_out", 0),
             "unanswered": count("unanswered", 0),
+            "begun_before": count("older", 0),
             "connections_seen": count("connections", 0),
             "connections_evicted": count("evicted", 0),
         }
@@ -152,7 +153,6 @@ class LatencyAggregator:
             "events_ring_full": count("events_lost", 0),
             "connections_ring_full": count("closed_lost", 0),
             "exchanges_evicted": count("cut", 0),
-            "exchanges_older": count("older", 0),
             "table_contended": count("contended", 0),
             "outliers": count("outliers", 0),
             "clock": count("clock", 0),

@@ -492,7 +492,6 @@ def test_losses_and_the_summary_are_the_counters_of_all_cpus() -> None:
         "events_ring_full": 11,
         "connections_ring_full": 44,
         "exchanges_evicted": 121,
-        "exchanges_older": 132,
         "table_contended": 66,
         "outliers": 77,
         "clock": 110,
@@ -504,6 +503,7 @@ def test_losses_and_the_summary_are_the_counters_of_all_cpus() -> None:
         "sample": 0.5,
         "sampled_out": 88,
         "unanswered": 99,
+        "begun_before": 132,
         "connections_seen": 22,
         "connections_evicted": 55,
     }
