@@ -34,7 +34,7 @@
 /* In place of a time: an exchange that is not measured is under way. */
 #define UNTIMED 1 /* it is sampled out */
 #define NOTED 2   /* it began before its record was evicted, and has been counted as lost */
-#define MISSED 3  /* it began while the connection had no record, which had been evicted */
+#define MISSED 3  /* it began, or may have begun, while the connection had no record, whose eviction was forgotten */
 #define OLDER 4   /* it began, or may have begun, before the connection was first seen */
 
 /* 128 bytes, two cache lines: what every exchange changes is in the first one. */
@@ -107,6 +107,12 @@ struct event {
   u32 srtt_us;
 };
 
+/* What is remembered of a connection that made room for another one. */
+struct evicted_connection {
+  u32 place;
+  u32 busy; /* with an exchange, which has been counted as lost */
+};
+
 struct owner_name {
   char name[16];
 };
@@ -135,8 +141,8 @@ BPF_PERCPU_ARRAY(counters, struct counters, 1);
 /* Of connections that found no room in the ring buffer, so that the totals are whole all the same. */
 BPF_PERCPU_ARRAY(undelivered, struct moments, SIDES);
 BPF_TABLE("lru_hash", u32, struct owner_name, owners, OWNERS);
-/* Sockets whose records were evicted: 1, or 2 with an exchange under way. Asked when one comes back. */
-BPF_TABLE("lru_hash", u64, u8, away, AWAY);
+/* Sockets whose records were evicted. Asked when one comes back. */
+BPF_TABLE("lru_hash", u64, struct evicted_connection, away, AWAY);
 BPF_ARRAY(left, u64, 1); /* how many those were in all */
 BPF_RINGBUF_OUTPUT(closed, CLOSED_PAGES);
 LAYOUT(closed, struct ended_connection);
@@ -325,8 +331,8 @@ static __always_inline void miss(u64 start) {
 /* The record makes room for another connection's. */
 static __always_inline void evict(struct connection_slot slot) {
   struct connection *c = slot.record;
+  struct evicted_connection was = {c->place, c->start != 0};
   u64 socket = c->socket, start = c->start, *all;
-  u8 was = start ? 2 : 1;
   u32 zero = 0;
 
   if (start > OLDER)
@@ -459,23 +465,26 @@ static __always_inline bool has_spoken_last(struct sock *sk, bool direct) {
   return later > 0 || READ(direct, tp, snd_una) != READ(direct, tp, write_seq);
 }
 
-/* What is under way on a connection that has just been seen, in place of a time. What a server is handed now may have
- * begun before. */
-static __always_inline u64 under_way(struct sock *sk, u8 side, bool sends, bool direct) {
+/* A record that has just been made goes on where the evicted one was. Where that is not known, what a server is handed
+ * now may have begun before. */
+static __always_inline void go_on(struct connection_slot slot, struct sock *sk, bool sends, bool direct) {
+  struct connection *c = slot.record;
   u64 socket = address_of(sk), *all;
-  u8 *found = away.lookup(&socket), was = found ? *found : 0;
+  struct evicted_connection *was = away.lookup(&socket);
+  bool begins = sends == (c->side == SIDE_CLIENT);
   u32 zero = 0;
 
-  if (found)
+  if (was) {
+    c->place = was->place;
+    c->start = begins && was->busy ? NOTED : 0;
     away.delete(&socket);
-  if (sends != (side == SIDE_CLIENT))
-    return 0;
-  if (was > 1)
-    return NOTED;
-  if (side == SIDE_CLIENT)
-    return !was && has_spoken_last(sk, direct) ? OLDER : 0;
+    return;
+  }
   all = left.lookup(&zero);
-  return was || (all && *all > AWAY / 2) ? MISSED : OLDER; /* it may have been forgotten */
+  if (begins && all && *all > AWAY / 2 && c->side == SIDE_SERVER) /* it may have been forgotten */
+    c->start = MISSED;
+  else if (begins && (c->side == SIDE_SERVER || has_spoken_last(sk, direct)))
+    c->start = OLDER;
 }
 
 /* A connection whose birth was not seen. One that is not established yet is going to be born, one that has ended would
@@ -489,7 +498,7 @@ static __always_inline struct connection_slot add_unseen(struct sock *sk, bool s
     return slot;
   slot = add(sk, side, ORIGIN_UNSEEN, direct);
   if (slot.set)
-    slot.record->start = under_way(sk, side, sends, direct);
+    go_on(slot, sk, sends, direct);
   return slot;
 }
 

@@ -106,7 +106,7 @@ def test_closed_ring_full(small: LiveProbe) -> None:
 
 @pytest.mark.parametrize("parts", [1, 2])
 def test_each_exchange_of_evicted_connections_is_measured_or_lost(way: str, parts: int) -> None:
-    """In rounds, so that each connection has been evicted when its turn comes, some in the middle of an exchange."""
+    """In groups, so that each connection has been evicted when its turn comes, some in the middle of an exchange."""
     pairs, rounds = 150, 4
     with live(way, max_connections=64) as probe:
         ends = [Pair(probe) for _ in range(pairs)]
@@ -123,6 +123,37 @@ def test_each_exchange_of_evicted_connections_is_measured_or_lost(way: str, part
             each.close()
     measured, lost = result["event_type_breakdown"], result["lost"]
     assert lost["table_contended"] == result["begun_before"] == 0
-    assert lost["exchanges_evicted"] > pairs
+    assert lost["exchanges_evicted"] > 0
     assert measured["request"] + measured["service"] + lost["exchanges_evicted"] == 2 * pairs * rounds
     assert result["unanswered"] == 0
+
+
+def test_exchanges_whose_connections_were_evicted_in_between(way: str) -> None:
+    with live(way, max_connections=64) as probe:
+        ends = [Pair(probe) for _ in range(150)]
+        for _ in range(3):
+            for each in ends:
+                each.exchange()
+        result = probe.result()
+        for each in ends:
+            each.close()
+    assert result["connections_evicted"] > 600
+    assert result["event_type_breakdown"] == {"request": 450, "service": 450}
+    assert not any(count for cause, count in result["lost"].items() if cause != "connections_ring_full")
+
+
+def test_more_evictions_than_are_remembered(way: str) -> None:
+    """The first service of a connection that nobody knows may be one that an eviction hid."""
+    stranger = Pair(None)
+    with live(way, max_connections=64) as probe:
+        ends = [Pair(probe) for _ in range(150)]
+        while probe.result()["connections_evicted"] < 10_000:
+            for each in ends * 5:
+                each.exchange()
+        before = probe.result()
+        stranger.exchange()
+        after = probe.result()
+        for each in (stranger, *ends):
+            each.close()
+    assert after["lost"]["exchanges_evicted"] == before["lost"]["exchanges_evicted"] + 1
+    assert after["begun_before"] == before["begun_before"] == 0
