@@ -283,7 +283,7 @@ static __always_inline void expect_arrival(struct connection_slot slot, u32 plac
 static __always_inline void keep_totals(struct connection *c) {
   u32 side = c->side;
   struct moments *kept = undelivered.lookup(&side);
-  struct moments moments = {c->events, c->sum, c->min, c->max, c->square_low, c->square_high};
+  struct moments moments = {c->events, c->sum, c->min, c->max, (u32)c->square_low, c->square_low >> 32, c->square_high};
 
   if (kept)
     moments_merge(kept, &moments);

@@ -186,10 +186,10 @@ class LatencyAggregator:
         """Moments of connections whose records found no room, one of each CPU."""
         if self._undelivered is None:
             return []
-        names = ("side", "events", "sum", "square_high", "square_low", "min", "max")
+        names = ("side", "events", "sum", "square_high", "square_middle", "square_low", "min", "max")
         return [
-            Moments(events, total, (high << 64) + low, least, most)
-            for which, events, total, high, low, least, most in zip(
+            Moments(events, total, (high << 64) + (middle << 32) + low, least, most)
+            for which, events, total, high, middle, low, least, most in zip(
                 *(self._undelivered[name].tolist() for name in names), strict=True
             )
             if which == side

@@ -4,12 +4,15 @@
 
 #include "programs.h"
 
+/* Of several records together. Atomic adds alone, since a softirq may add while a process does, on the same CPU: there
+ * is no carry from one word to the next, user space makes one. */
 struct moments {
   u64 events;
   u64 sum;
   u64 min;
   u64 max;
-  u64 square_low;
+  u64 square_low; /* 32 bits of each */
+  u64 square_middle;
   u64 square_high;
 };
 
@@ -25,6 +28,7 @@ static __always_inline u64 add_square(u64 *low, u64 value) {
   return high + (*low < square);
 }
 
+/* The smallest and the largest are the only ones that an interruption within these nanoseconds may lose. */
 static __always_inline void moments_merge(struct moments *m, const struct moments *other) {
   if (!other->events)
     return;
@@ -32,8 +36,9 @@ static __always_inline void moments_merge(struct moments *m, const struct moment
     m->min = other->min;
   if (other->max > m->max)
     m->max = other->max;
-  m->events += other->events;
-  m->sum += other->sum;
-  m->square_low += other->square_low;
-  m->square_high += other->square_high + (m->square_low < other->square_low);
+  __sync_fetch_and_add(&m->events, other->events);
+  __sync_fetch_and_add(&m->sum, other->sum);
+  __sync_fetch_and_add(&m->square_low, other->square_low);
+  __sync_fetch_and_add(&m->square_middle, other->square_middle);
+  __sync_fetch_and_add(&m->square_high, other->square_high);
 }

@@ -50,8 +50,9 @@ _COUNTERS = np.dtype(
     ]
 )  # fmt: skip
 _OWNER = np.dtype([("key", "u4"), ("value", [("name", "S16")])])
-_MOMENTS = np.dtype([(name, "u8") for name in ("events", "sum", "min", "max", "square_low", "square_high")])
-_UNDELIVERED = np.dtype([("moments", _MOMENTS), ("wait", "u8")])
+_UNDELIVERED = np.dtype(
+    [(name, "u8") for name in ("events", "sum", "min", "max", "square_low", "square_middle", "square_high")]
+)
 _HISTOGRAM = np.dtype([("buckets", "u8", BUCKETS)])
 _UNSEEN = 2**64 - 1
 
@@ -530,8 +531,9 @@ def _undelivered(*cpus: dict[Side, list[int]]) -> Array:
     for cpu, sides in enumerate(cpus):
         for side, values in sides.items():
             squares = sum(value * value for value in values)
-            rows[cpu, side]["moments"] = (
-                len(values), sum(values), min(values), max(values), squares & (1 << 64) - 1, squares >> 64,
+            rows[cpu, side] = (
+                len(values), sum(values), min(values), max(values), squares & 0xFFFFFFFF, squares >> 32 & 0xFFFFFFFF,
+                squares >> 64,
             )  # fmt: skip
     return rows
 
