@@ -91,7 +91,7 @@ def _say(words: str) -> None:
 def _unwritten(fault: OSError) -> int:
     """Standard output cannot be written. Where it is a pipe that nobody reads any more, nobody wants to know."""
     if fault.errno != errno.EPIPE:
-        _complain(f"standard output: {'it is closed' if fault.errno == errno.EBADF else fault.strerror}")
+        _complain("standard output is closed" if fault.errno == errno.EBADF else f"standard output: {fault.strerror}")
     return ExportError.exit_code
 
 

@@ -18,6 +18,7 @@ import attrs
 from attrs import frozen
 
 from .safe import visible
+from .streams import is_writable
 
 _STANDARD = ("__stdin__", "__stdout__", "__stderr__")
 _MOST_LINKS = 40  # as the kernel
@@ -209,7 +210,9 @@ def _open_descriptor(number: int) -> int:
     if number < len(_STANDARD) and getattr(sys, _STANDARD[number]) is None:  # what has the number now is something else
         raise Refused("is closed")
     try:
-        os.fstat(number)
+        closed = not is_writable(number) and number in (1, 2)
     except OSError as error:
         raise Refused("is closed") from error
+    if closed:
+        raise Refused("is closed")
     return number

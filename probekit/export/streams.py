@@ -7,6 +7,7 @@ what follows has to begin where a record ends.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import io
 import os
 import select
@@ -130,9 +131,22 @@ def open_output() -> TextIO:
         ExportError: It is closed.
     """
     out: TextIO | None = sys.stdout
-    if out is None or out.closed:
+    if out is None or out.closed or (_has_descriptor(out) and not is_writable(out.fileno())):
         raise ExportError("standard output is closed")
     return out
+
+
+def is_writable(descriptor: int) -> bool:
+    """Whether a descriptor is open for writing. That of a closed standard output is kept by one that is not."""
+    return fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE != os.O_RDONLY
+
+
+def _has_descriptor(out: TextIO) -> bool:
+    try:
+        out.fileno()
+    except io.UnsupportedOperation:
+        return False
+    return True
 
 
 def for_output(text: str) -> bytes:

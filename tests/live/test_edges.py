@@ -162,6 +162,7 @@ def test_intervals_that_were_slept_through_are_not_made_up_for(tmp_path: Path) -
 
 def test_results_are_whole_though_descriptors_run_out(tmp_path: Path) -> None:
     with running(tmp_path, "conntrack", "latency") as run:
+        time.sleep(1)  # all that it reads to begin with is read
         used = len(list(Path(f"/proc/{run.pid}/fd").iterdir()))
         resource.prlimit(run.pid, resource.RLIMIT_NOFILE, (used, used))
         time.sleep(1.2)
