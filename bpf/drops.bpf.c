@@ -6,8 +6,8 @@
  *
  * A drop costs one lookup of its flow. Once the table is full, new flows are counted by place and reason alone.
  *
- * Defined by the plan (probekit_drops/attach.py): FLOWS, PLACES, PROTOCOLS, PORT, NETNS and LAYER_* for those asked
- * for; with mode = "events" EVENT_PAGES, EVENT_WAKE and EVENT_RATE, and STACK with stacks; the enums of values.py:
+ * Defined by the plan (probekit_drops/attach.py): FLOWS, PLACES, FILTERED where not every drop is wanted, and LAYER_*
+ * for those asked for; with mode = "events" EVENT_PAGES and EVENT_RATE, and STACK with stacks; the enums of values.py:
  * POINT_*, KIND_*.
  */
 #include "drops_netfilter.h"
@@ -313,17 +313,33 @@ static __always_inline void emit(u64 *ctx, struct drop_flow *flow, struct drop_o
 }
 #endif
 
+#ifdef FILTERED
+/* In a map, so that one program serves all values, and the verifier sees the same one each time. */
+struct parameters {
+  u32 netns;     /* the only one, an inode number; 0: all */
+  u32 port;      /* 0: all */
+  u32 protocols; /* bits of KIND_* */
+};
+
+BPF_ARRAY(parameters, struct parameters, 1);
+
 static __always_inline bool wanted(struct drop_flow *flow) {
   bool tcp = flow->protocol == PROTOCOL_TCP, udp = flow->protocol == PROTOCOL_UDP;
   bool icmp = flow->protocol == PROTOCOL_ICMP || flow->protocol == PROTOCOL_ICMPV6;
-  u32 kind = tcp ? KIND_TCP : udp ? KIND_UDP : icmp ? KIND_ICMP : KIND_OTHER;
+  u32 kind = tcp ? KIND_TCP : udp ? KIND_UDP : icmp ? KIND_ICMP : KIND_OTHER, zero = 0;
+  struct parameters *p = parameters.lookup(&zero);
 
-  if (NETNS && flow->netns != NETNS)
+  if (!p || (p->netns && flow->netns != p->netns))
     return false;
-  if (PORT && (icmp || (flow->source_port != PORT && flow->destination_port != PORT)))
+  if (p->port && (icmp || (flow->source_port != p->port && flow->destination_port != p->port)))
     return false;
-  return PROTOCOLS >> kind & 1;
+  return p->protocols >> kind & 1;
 }
+#else
+static __always_inline bool wanted(struct drop_flow *flow) {
+  return true;
+}
+#endif
 
 static __always_inline bool by_netfilter(u32 reason) {
 #ifdef NETFILTER_REASON

@@ -45,9 +45,7 @@ def plan(config: DropsConfig, kernel: KernelFacts) -> AttachPlan:
         **{f"{kind.__name__.upper()}_{entry.name}": entry.value for kind in (Kind, Point) for entry in kind},
         "FLOWS": config.max_flows,
         "PLACES": _PLACES,
-        "PROTOCOLS": sum(1 << Kind[name.upper()] for name in set(config.protocols)),
-        "PORT": config.port,
-        "NETNS": Path("/proc/self/ns/net").stat().st_ino if config.netns == "own" else 0,
+        **({"FILTERED": 1} if _is_filtered(config) else {}),
         **{f"LAYER_{layer.upper()}": 1 for layer in config.layers},
         **_facts(kernel),
     }
@@ -69,7 +67,20 @@ def plan(config: DropsConfig, kernel: KernelFacts) -> AttachPlan:
         observations=(_drops(kernel), *_layers(config, kernel)),
         sources=tuple(sources),
         defines=defines,
+        parameters=_filter(config) if _is_filtered(config) else {},
     )
+
+
+def _is_filtered(config: DropsConfig) -> bool:
+    return bool(config.port) or config.netns == "own" or len(set(config.protocols)) < len(Kind)
+
+
+def _filter(config: DropsConfig) -> dict[str, int]:
+    return {
+        "netns": Path("/proc/self/ns/net").stat().st_ino if config.netns == "own" else 0,
+        "port": config.port,
+        "protocols": sum(1 << Kind[name.upper()] for name in set(config.protocols)),
+    }
 
 
 def _facts(kernel: KernelFacts) -> dict[str, int]:

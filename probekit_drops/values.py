@@ -6,7 +6,7 @@ import enum
 
 
 class Kind(enum.IntEnum):
-    """Protocols that drops may be restricted to: bits of PROTOCOLS."""
+    """Protocols that drops may be restricted to: bits of the parameter protocols."""
 
     TCP = 0
     UDP = 1

@@ -69,6 +69,7 @@ struct hook_scratch {
   u64 count;   /* how many they are */
   u64 entry;   /* which of them ran */
   u64 chain;
+  u64 index; /* of the word that a loop looks at */
   u64 words[STACK_MASK + 1 + STATE_WORDS];
   u64 chains[NF_ENTRIES];
 };
@@ -91,9 +92,25 @@ static __always_inline void read_stack(struct hook_scratch *s, u64 *ctx) {
   s->base = address_of(ctx);
 
 #pragma unroll
-  for (u32 i = 0; i < STACK_WORDS / STACK_CHUNK; i++)
-    if (bpf_probe_read_kernel(&s->words[i * STACK_CHUNK], 8 * STACK_CHUNK, (void *)(s->base + i * 8 * STACK_CHUNK)))
-      __builtin_memset(&s->words[i * STACK_CHUNK], 0, 8 * STACK_CHUNK);
+  for (u32 i = 0; i < STACK_WORDS / STACK_CHUNK; i++) /* what cannot be read becomes 0 */
+    bpf_probe_read_kernel(&s->words[i * STACK_CHUNK], 8 * STACK_CHUNK, (void *)(s->base + i * 8 * STACK_CHUNK));
+}
+
+/* The verifier walks every iteration of a loop, and goes on from each way out of it that leaves something else behind:
+ * in a register, or where clang put one on the stack, which is hardly ever free of what was there before. Two loops in
+ * a row would be walked hundreds of times. So nothing is left: a loop's counter is all that it knows to differ, and
+ * there is one way out, with the same counter. An index that was read back may be any.
+ */
+#define LOOP(i, from, to) _Pragma("nounroll") for (u64 i = from; i < to; i++)
+#define LEAVE(i, to) asm volatile("%0 = %1" : "=r"(i) : "i"((to)-1))
+
+static __always_inline u64 any_word(struct hook_scratch *s, u64 i) {
+  u64 index;
+
+  *(volatile u64 *)&s->index = i;
+  index = *(volatile u64 *)&s->index;
+  asm volatile("%0 &= 255" : "+r"(index)); /* STACK_MASK */
+  return index;
 }
 
 /* 1 where the number is negative, else 0. What could be branches is arithmetic here: the verifier follows both sides of
@@ -135,19 +152,18 @@ static __always_inline void find_state_pointed_to(struct hook_scratch *s) {
   u64 base = s->base, net = s->net, device = s->device, family = s->family;
 
   s->at = s->pointer = STACK_WORDS;
-#pragma nounroll
-  for (u32 i = 0; i < STACK_WORDS; i++) {
-    u64 distance = s->words[i] - base, at = distance >> 3, found;
+  LOOP(i, 0, STACK_WORDS) {
+    u64 index = any_word(s, i), distance = s->words[index] - base, at = distance >> 3, found;
 
     if (distance >= 8 * STACK_WORDS)
       continue;
-    found = is_equal(distance & 7, 0) & is_less(i, at);
+    found = is_equal(distance & 7, 0) & is_less(index, at);
     asm volatile("%0 &= 255" : "+r"(at)); /* STACK_MASK */
     found &= is_state(&s->words[at], net, device, family);
     if (found) {
       s->at = at;
-      s->pointer = i;
-      break;
+      s->pointer = index;
+      LEAVE(i, STACK_WORDS);
     }
   }
 }
@@ -156,13 +172,12 @@ static __always_inline void find_state_pointed_to(struct hook_scratch *s) {
 static __always_inline void find_state(struct hook_scratch *s) {
   u64 net = s->net, device = s->device, family = s->family;
 
-#pragma nounroll
-  for (u32 i = 0; i < STACK_WORDS; i++) {
-    u64 found = is_state(&s->words[i], net, device, family);
+  LOOP(i, 0, STACK_WORDS) {
+    u64 index = any_word(s, i), found = is_state(&s->words[index], net, device, family);
 
     if (found) {
-      s->at = i;
-      break;
+      s->at = index;
+      LEAVE(i, STACK_WORDS);
     }
   }
 }
@@ -226,21 +241,21 @@ static __always_inline void find_list(struct hook_scratch *s) {
 static __always_inline void find_entry(struct hook_scratch *s, u64 packet) {
   u64 list = s->list, count = s->count, pointer = s->pointer, before = pointer - 1, after = pointer + 1, beside;
 
-  s->entry = NO_ENTRY;
-#pragma nounroll
-  for (u32 i = 1; i < STACK_WORDS; i++) {
-    u64 number = s->words[i - 1], found = is_equal(s->words[i], list) & is_less(number, count);
-
-    if (found) {
-      s->entry = number;
-      return;
-    }
-  }
   asm volatile("%0 &= 255" : "+r"(before)); /* STACK_MASK; what is behind the stack's words is 0 */
   asm volatile("%0 &= 255" : "+r"(after));
   beside = s->words[after];
+  s->entry = NO_ENTRY;
   if (is_less(pointer, STACK_WORDS) & is_equal(s->words[before], packet) & is_less(beside, count))
     s->entry = beside;
+  LOOP(i, 0, STACK_WORDS - 1) {
+    u64 *word = &s->words[any_word(s, i)], number = word[0];
+    u64 found = is_equal(word[1], list) & is_less(number, count);
+
+    if (found) {
+      s->entry = number;
+      LEAVE(i, STACK_WORDS - 1);
+    }
+  }
 }
 
 /* What each of the hook's functions was registered with. */
@@ -259,16 +274,15 @@ static __always_inline void read_chains(struct hook_scratch *s) {
 /* Of the functions' arguments the one that is nearest on the stack: further away there may be older ones. */
 static __always_inline void find_chain(struct hook_scratch *s) {
   s->chain = 0;
-#pragma nounroll
-  for (u32 i = 0; i < CHAIN_WORDS; i++) {
-    u64 word = s->words[i], found = 0;
+  LOOP(i, 0, CHAIN_WORDS) {
+    u64 word = s->words[any_word(s, i)], found = 0;
 
 #pragma unroll
     for (u32 j = 0; j < NF_ENTRIES; j++)
       found |= is_equal(word, s->chains[j]);
     if (found & is_negative(word)) {
       s->chain = word;
-      break;
+      LEAVE(i, CHAIN_WORDS);
     }
   }
 }

@@ -19,11 +19,21 @@ def _latency() -> Iterator[dict[str, Any]]:
         yield {"attach": way, **EVENTS}
 
 
+_STREAMED: list[dict[str, Any]] = [{}, {"mode": "events"}, {"mode": "events", "stacks": True}]
+_FILTERED: list[dict[str, Any]] = [{}, {"port": 39061, "netns": "own", "protocols": ["udp", "other"]}]
+_LAYERED = {"layers": ["xdp", "device", "tc", "netfilter", "socket"], "devices": ["lo"]}
+_SHAPES = [{**streamed, **filtered} for streamed in _STREAMED for filtered in _FILTERED]
+DROPS = [*_SHAPES, {**_SHAPES[-1], **_LAYERED}]
+"""Every shape of the drop probe's largest program, which layers change nothing of, and all programs.
+
+What is filtered by is in a map: one shape for all values.
+"""
+
 MODULES = ("nf_tables", "x_tables")
 """Modules whose types the plans depend on; tests load them before they plan."""
 
 OBJECTS: list[tuple[str, dict[str, Any]]] = [
     *(("latency", options) for options in _latency()),
     ("conntrack", {}),
-    ("drops", {}),
+    *(("drops", options) for options in DROPS),
 ]
