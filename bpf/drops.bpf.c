@@ -65,7 +65,7 @@ struct drop_count {
 struct drop_place {
   u64 location;
   u32 reason;
-  u32 probing;
+  u32 old;
 };
 
 BPF_TABLE("hash", struct drop_flow, struct drop_count, flows, FLOWS);
@@ -228,7 +228,7 @@ static __always_inline void locate(struct drop_scratch *scratch, u64 *ctx, struc
 }
 
 static __always_inline struct drop_count *place_of(struct drop_flow *flow) {
-  struct drop_place place = {.location = flow->location, .reason = flow->reason, .probing = flow->probing};
+  struct drop_place place = {.location = flow->location, .reason = flow->reason, .old = flow->old};
   struct drop_count none = {};
   struct drop_count *count = places.lookup(&place);
 
@@ -350,27 +350,36 @@ static __always_inline bool by_netfilter(u32 reason) {
 #endif
 }
 
-/* Reasons that keepalives and window probes get; before there was one for old sequence numbers it was a general one. */
-static __always_inline bool out_of_sequence(u32 reason) {
+/* All that is in such a segment arrived before (its end is before what was acknowledged last, tcp_sequence in
+ * net/ipv4/tcp_input.c). */
+static __always_inline bool has_arrived(u32 reason) {
 #ifdef OLD_SEQUENCE_REASON
-  if (reason == SKB_DROP_REASON_TCP_OLD_SEQUENCE)
-    return true;
+  return reason == SKB_DROP_REASON_TCP_OLD_SEQUENCE;
+#else
+  return false;
 #endif
+}
+
+/* Reasons that old segments get; before there was one for old sequence numbers it was a general one. */
+static __always_inline bool out_of_sequence(u32 reason) {
 #ifdef INVALID_SEQUENCE_REASON
   if (reason == SKB_DROP_REASON_TCP_INVALID_SEQUENCE)
     return true;
 #endif
-  return false;
+  return has_arrived(reason);
 }
 
-/* Whether a segment that is out of sequence asks for an answer only: nothing is in it, and its number is one before the
- * expected one (tcp_xmit_probe_skb in net/ipv4/tcp_output.c). Before 6.11 nothing says what is expected. */
-static __always_inline bool is_probing(struct sk_buff *skb, struct sock *sk, u32 flags) {
+/* Whether a segment that is out of sequence brings nothing that was not there: its data arrived before, or it asks for
+ * an answer only. Nothing is in it then, and its number is one before the expected one (tcp_xmit_probe_skb in
+ * net/ipv4/tcp_output.c). Before 6.11 nothing says what is expected. */
+static __always_inline bool is_old(struct sk_buff *skb, struct sock *sk, u32 reason, u32 flags) {
   u32 numbers[2] = {}, expected = 0; /* the first, and behind the last: seq and end_seq of struct tcp_skb_cb */
 
   bpf_probe_read_kernel(numbers, sizeof(numbers), (void *)(address_of(skb) + __builtin_offsetof(struct sk_buff, cb)));
-  if (numbers[0] != numbers[1] || flags & (TCP_FIN | TCP_SYN | TCP_RST))
+  if (flags & (TCP_FIN | TCP_SYN | TCP_RST))
     return false;
+  if (numbers[0] != numbers[1])
+    return has_arrived(reason);
   if (!sk || !is_full(sk))
     return true;
   bpf_probe_read_kernel(&expected, sizeof(expected),
@@ -447,14 +456,14 @@ static __always_inline void describe(struct drop_scratch *s, u64 *ctx, u32 reaso
   if (from.sk && flow->protocol == PROTOCOL_TCP)
     flow->state = from.sk->__sk_common.skc_state;
   if (flow->protocol == PROTOCOL_TCP && out_of_sequence(reason))
-    flow->probing = is_probing(skb, from.sk, flags);
+    flow->old = is_old(skb, from.sk, reason, flags);
   if (!wanted(flow)) {
     COUNT(filtered);
     return;
   }
   count_drop(s, &from, skb, flags);
 #ifdef EVENT_PAGES
-  if (!flow->probing) /* nothing was lost */
+  if (!flow->old) /* nothing was lost */
     emit(ctx, flow, &from, skb->len, flags);
 #endif
 }

@@ -42,7 +42,7 @@ NEXT = {
     Category.TC: "filters of the device: tc filter show dev DEVICE ingress (or egress), bpftool net",
     Category.POLICY: "IPsec policies, socket filters, cgroup programs, security modules",
     Category.OTHER: "the function named beside it, in the kernel's source",
-    Category.NORMAL: "nothing: it was used, or its owner went away",
+    Category.NORMAL: "nothing: it was used, its data had arrived before, or its owner went away",
 }
 
 _REASONS = {
@@ -67,9 +67,9 @@ _REASONS = {
     ),
     Category.MEMORY: "NOMEM PROTO_MEM PFMEMALLOC SKB_UCOPY_FAULT",
     Category.TCP_STATE: (
-        "TCP_OLD_DATA TCP_OVERWINDOW TCP_OFOMERGE TCP_RFC7323_PAWS TCP_RFC7323_PAWS_ACK TCP_RFC7323_TW_PAWS "
+        "TCP_OVERWINDOW TCP_RFC7323_PAWS TCP_RFC7323_PAWS_ACK TCP_RFC7323_TW_PAWS "
         "TCP_RFC7323_TSECR TCP_OLD_SEQUENCE TCP_INVALID_SEQUENCE TCP_INVALID_END_SEQUENCE TCP_INVALID_ACK_SEQUENCE "
-        "TCP_CLOSE TCP_FASTOPEN TCP_OLD_ACK TCP_TOO_OLD_ACK TCP_ACK_UNSENT_DATA TCP_OFO_DROP TCP_ABORT_ON_DATA "
+        "TCP_CLOSE TCP_FASTOPEN TCP_OLD_ACK TCP_TOO_OLD_ACK TCP_ACK_UNSENT_DATA TCP_ABORT_ON_DATA"
     ),
     Category.XDP: "XDP",
     Category.TC: "TC_EGRESS TC_INGRESS TC_COOKIE_ERROR TC_CHAIN_NOTFOUND TC_RECLASSIFY_LOOP",
@@ -78,7 +78,10 @@ _REASONS = {
         "TCP_MD5FAILURE TCP_AONOTFOUND TCP_AOUNEXPECTED TCP_AOKEYNOTFOUND TCP_AOFAILURE TCP_MINTTL TAP_FILTER "
         "TAP_TXFILTER ARP_PVLAN_DISABLE PSP_INPUT PSP_OUTPUT"
     ),
-    Category.NORMAL: "NOT_DROPPED_YET CONSUMED SOCKET_CLOSE UNIX_DISCONNECT UNIX_SKIP_OOB QUEUE_PURGE TCP_RESET",
+    Category.NORMAL: (
+        "NOT_DROPPED_YET CONSUMED SOCKET_CLOSE UNIX_DISCONNECT UNIX_SKIP_OOB QUEUE_PURGE TCP_RESET "
+        "TCP_OLD_DATA TCP_OFOMERGE TCP_OFO_DROP"  # all of the data is in other segments: received, or waiting for a gap
+    ),
 }
 
 _WITH_FUNCTION = {
@@ -111,8 +114,9 @@ _FUNCTIONS = {  # without a reason, or with NOT_SPECIFIED
 # with reasons, a closed port has one; what has none is no datagram, or no policy (xfrm) lets it in
 _UDP = ("udp_rcv", "__udp4_lib_rcv", "udpv6_rcv", "__udp6_lib_rcv")
 _BRIDGE = "br_handle_frame"  # runs the first hook itself (nf_hook_bridge_pre); before 6.7 chains let it drop
-# of keepalives and window probes, whose number is one before the expected one; the general reason is that before 6.3
-_PROBING = ("TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE")
+# of old data, and of keepalives and window probes, whose number is one before the expected one; the general reason is
+# that before 6.3
+_OLD = ("TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE")
 _TIME_WAIT = 6
 _FIN, _SYN = 1, 2
 _OF_REASON = {reason: category for category, reasons in _REASONS.items() for reason in reasons.split()}
@@ -132,14 +136,14 @@ class Packet:
     Attributes:
         state: Of the TCP socket that it belonged to, 0 where it is not known.
         flags: TCP's, all that were seen.
-        probing: Whether it was a keepalive or a window probe of TCP's.
+        old: Whether all that it brought had arrived before; a keepalive or a window probe of TCP's brings nothing.
         headless: Whether it was UDP, and too short for its header.
         bridged: Whether it was on its way through one of a bridge's hooks.
     """
 
     state: int = 0
     flags: int = 0
-    probing: bool = False
+    old: bool = False
     headless: bool = False
     bridged: bool = False
 
@@ -152,7 +156,7 @@ def categorize(reason: str, function: str, packet: Packet) -> Category:
         function: The function that dropped.
         packet: What was dropped.
     """
-    if packet.probing and reason in _PROBING:
+    if packet.old and reason in _OLD:
         return Category.NORMAL
     # the last segments of a connection end there; before 6.11 nothing says of which socket
     ending = packet.state == _TIME_WAIT or (not packet.state and packet.flags & (_FIN | _SYN) == _FIN)

@@ -95,7 +95,7 @@ class Namer:
         reason = self.reason(int(row["reason"]))
         hooked = int(row["hook"]) != NO_HOOK
         packet = Packet(
-            state=int(row["state"]), flags=int(row["flags"]), probing=bool(row["probing"]),
+            state=int(row["state"]), flags=int(row["flags"]), old=bool(row["old"]),
             headless=bool(row["headless"]), bridged=hooked and int(row["family"]) == netfilter.BRIDGE,
         )  # fmt: skip
         category = categorize(reason, function, packet)

@@ -30,7 +30,7 @@ _STATES = (
 )  # fmt: skip
 _COUNTED = ("drops", "packets", "bytes")
 _SAME_PLACE = (
-    "location", "reason", "netns", "ifindex", "chain", "ran", "ran_with", "hook", "family", "state", "flags", "probing",
+    "location", "reason", "netns", "ifindex", "chain", "ran", "ran_with", "hook", "family", "state", "flags", "old",
     "headless",
 )  # fmt: skip
 NOT_GIVEN = "(not given)"

@@ -45,10 +45,10 @@ struct drop_flow {
   u16 destination_port;
   u16 ethertype;
   u8 protocol;
-  u8 state;   /* of the TCP socket that it belonged to; 0: none */
-  u8 hook;    /* netfilter; NO_HOOK: something else dropped it */
-  u8 family;  /* of the hook */
-  u8 probing; /* TCP: a keepalive or a window probe, which brings nothing */
+  u8 state;  /* of the TCP socket that it belonged to; 0: none */
+  u8 hook;   /* netfilter; NO_HOOK: something else dropped it */
+  u8 family; /* of the hook */
+  u8 old;    /* TCP: all that it brings arrived before; keepalives and window probes bring nothing */
   u8 reserved;
 };
 

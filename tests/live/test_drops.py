@@ -177,9 +177,10 @@ def test_each_drop_is_streamed_with_its_stack_and_what_is_beyond_the_rate_is_cou
 def test_flows_beyond_the_table_are_counted_by_reason_and_function(tmp_path: Path) -> None:
     ports = range(10000, 10200)
     with lab() as bench:
-        left, _ = bench.pair()
-        options = ("--set", "probe.drops.max_flows=64", "--set", 'probe.drops.protocols=["udp"]')
-        with measured(tmp_path, *options) as result:
+        left, right = bench.pair()
+        chosen = ("max_flows=64", 'protocols=["udp"]', 'netns="own"')
+        options = [part for option in chosen for part in ("--set", f"probe.drops.{option}")]
+        with measured(tmp_path, *options, space=right) as result:
             for port in ports:
                 left.call(send, 2, (RIGHT, port))
     drops = sum(row["drops"] for row in result["drops"].values() if row["reason"] == "NO_SOCKET")

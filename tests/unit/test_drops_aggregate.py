@@ -18,10 +18,10 @@ _NUMBERS = {
     "location": np.uint64, "chain": np.uint64, "ran": np.uint64, "ran_with": np.uint64, "reason": np.uint32,
     "netns": np.uint32, "ifindex": np.uint32, "source_port": np.uint16, "destination_port": np.uint16,
     "ethertype": np.uint16, "protocol": np.uint8, "state": np.uint8, "hook": np.uint8, "family": np.uint8,
-    "probing": np.uint8, "drops": np.uint64, "packets": np.uint64, "bytes": np.uint64, "socket": np.uint64,
+    "old": np.uint8, "drops": np.uint64, "packets": np.uint64, "bytes": np.uint64, "socket": np.uint64,
     "uid": np.uint32, "flags": np.uint32,
 }  # fmt: skip
-_PLACE = ("location", "reason", "probing", "drops", "packets", "bytes", "socket", "uid", "flags")
+_PLACE = ("location", "reason", "old", "drops", "packets", "bytes", "socket", "uid", "flags")
 _COUNTERS = ("drops", "not_packets", "filtered", "unlisted", "sent", "held_back")
 
 
@@ -114,7 +114,7 @@ def test_tables_that_are_made_later_are_those_that_would_have_been_made_at_once(
 def test_a_keepalive_is_in_no_total_and_in_no_stream(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     aggregator = aggregate.DropsAggregator(DropsConfig(mode="events"))
     monkeypatch.setitem(aggregator._namer.__dict__, "reasons", {66: "SKB_DROP_REASON_TCP_OLD_SEQUENCE"})
-    rows = [_flow(reason=66, protocol=6, probing=1), _flow(reason=66, protocol=6, drops=2)]
+    rows = [_flow(reason=66, protocol=6, old=1), _flow(reason=66, protocol=6, drops=2)]
     _fill(aggregator, rows)
     events = _columns(rows) | {"time": np.arange(2), "length": np.arange(2)}
     aggregator.update(Columns("events", events))

@@ -54,9 +54,15 @@ def test_what_ipsec_refuses_is_policy_wherever_it_does() -> None:
         assert categorize("NOT_SPECIFIED", function, Packet()) is Category.POLICY
 
 
-def test_a_keepalive_loses_nothing_and_old_data_is_a_drop() -> None:
+@pytest.mark.parametrize("reason", ["TCP_OLD_DATA", "TCP_OFOMERGE", "TCP_OFO_DROP"])
+def test_data_that_had_arrived_before_is_no_loss(reason: str) -> None:
+    assert categorize(reason, "tcp_data_queue", Packet(1, 0x10)) is Category.NORMAL
+    assert "had arrived before" in NEXT[Category.NORMAL]
+
+
+def test_a_keepalive_loses_nothing_and_what_else_is_out_of_sequence_is_a_drop() -> None:
     for reason in ("TCP_OLD_SEQUENCE", "TCP_INVALID_SEQUENCE"):
-        assert categorize(reason, "tcp_validate_incoming", Packet(1, 0x10, probing=True)) is Category.NORMAL
+        assert categorize(reason, "tcp_validate_incoming", Packet(1, 0x10, old=True)) is Category.NORMAL
         assert categorize(reason, "tcp_validate_incoming", Packet(1, 0x10)) is Category.TCP_STATE
 
 

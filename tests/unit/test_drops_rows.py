@@ -43,7 +43,7 @@ def _row(
 ) -> dict[str, Any]:
     return {
         "location": location, "reason": reason, "state": 0, "netns": _NETNS, "family": _IPV4, "hook": hook,
-        "chain": chain, "flags": 0, "ran": 0, "ran_with": 0, "ifindex": 3, "probing": 0, "headless": 0, **more,
+        "chain": chain, "flags": 0, "ran": 0, "ran_with": 0, "ifindex": 3, "old": 0, "headless": 0, **more,
     }  # fmt: skip
 
 
