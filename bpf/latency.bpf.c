@@ -13,7 +13,7 @@
  * one such line at the end of a request, and nothing else on most of them.
  *
  * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, PICKUP, SAMPLE, OUTLIER_NS, OWNERS, AWAY,
- * CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of values.py: SIDE_*, ORIGIN_*,
+ * REST_BITS, HIGH_BITS, CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of values.py: SIDE_*, ORIGIN_*,
  * END_*, MEASURE_*.
  */
 #include "histogram.h"
@@ -28,7 +28,6 @@
 #define UNSEEN ~0ULL
 #define TICK 16            /* 2^16 ns = 65 us: who was used longest ago */
 #define LONG_AGO 8         /* 2^(16+8) ns = 17 ms: how old transport figures may be against the last exchange */
-#define NEVER (1ULL << 62) /* above all times that are measured */
 #define FAR (1 << 30)      /* bytes; places that are twice as far apart cannot be told from each other */
 
 /* In place of a time: an exchange that is not measured is under way. */
@@ -37,7 +36,12 @@
 #define MISSED 3  /* it began, or may have begun, while the connection had no record, whose eviction was forgotten */
 #define OLDER 4   /* it began, or may have begun, before the connection was first seen */
 
-/* 128 bytes, two cache lines: what every exchange changes is in the first one. */
+/* Of a word that has a latency in its upper bits the lower ones, which have something else that is seldom changed; of
+ * the number of exchanges those that have the upper bits of another number. */
+#define REST ((1ULL << REST_BITS) - 1)
+#define EVENT (1ULL << HIGH_BITS)
+
+/* 128 bytes, two cache lines: what every exchange changes is in the first one. Bytes have 48 bits, which is 281 TB. */
 struct connection {
   u64 socket; /* the kernel's address of it; 0: the slot is free */
   u64 start;  /* ns; 0: no exchange under way */
@@ -47,41 +51,44 @@ struct connection {
   u32 pid;
   u8 side;
   u8 origin;
-  u8 end;
-  u8 unused;
-  u64 events;
+  u16 sent_high;
+  u64 events_received_high; /* in EVENTs, and the upper 16 bits of the bytes received */
   u64 sum;
   u64 square_low;
   u64 wait; /* ns, sum: data at the socket until handed over */
 
-  u64 min;
-  u64 max;
-  u64 unsplit_sum; /* ns: exchanges whose `wait` was looked for and not seen */
+  u64 min_unsplit; /* with how many exchanges' `wait` was looked for and not seen; REST of them: or more */
+  u64 max_srtt_us; /* with the kernel's smoothed round-trip time */
+  u64 unsplit_sum; /* ns: those exchanges */
   u32 square_high;
   struct addresses addresses;
 };
 
-/* The kernel's figures of a connection, and what is seldom counted. */
+/* The kernel's figures of a connection. */
 struct connection_transport {
-  u64 id;
-  u64 unsplit; /* how many those exchanges are */
-  u64 sent;
-  u64 received;
+  u32 id_low;
+  u32 id_high;
+  u32 sent_low;
+  u32 received_low;
   u32 retransmits;
-  u32 srtt_us;
 };
 
 /* Eight connections, in whole cache lines. */
 struct connection_set {
-  u64 tag[WAYS];     /* the sockets' addresses, with CLIENT at those of clients; 0: the slot is free */
   u64 arrival[WAYS]; /* see `arrive` */
   struct connection connection[WAYS];
   struct connection_transport transport[WAYS];
+  u32 tag[WAYS];  /* of the sockets' addresses, with CLIENT at those of clients; 0: the slot is free */
+  u64 away[AWAY]; /* see `put_away` */
 #if PICKUP
   u64 arrived[WAYS]; /* ns; when the data in `arrival` reached the socket */
   u64 ready[WAYS];   /* ns; the same of the exchange under way; 0 where it was not seen */
 #endif
 };
+
+_Static_assert(sizeof(struct connection) == 128, "two cache lines");
+_Static_assert(__builtin_offsetof(struct connection_set, connection) % 64 == 0, "in whole cache lines");
+_Static_assert(sizeof(struct connection_set) % 64 == 0, "in whole cache lines");
 
 struct connection_slot {
   struct connection_set *set; /* NULL: there is none */
@@ -92,6 +99,7 @@ struct connection_slot {
 struct ended_connection {
   struct connection connection;
   struct connection_transport transport;
+  u32 end;
 };
 
 struct event {
@@ -105,12 +113,6 @@ struct event {
   struct addresses addresses;
   u32 pid;
   u32 srtt_us;
-};
-
-/* What is remembered of a connection that made room for another one. */
-struct evicted_connection {
-  u32 place;
-  u32 busy; /* with an exchange, which has been counted as lost */
 };
 
 struct owner_name {
@@ -141,9 +143,7 @@ BPF_PERCPU_ARRAY(counters, struct counters, 1);
 /* Of connections that found no room in the ring buffer, so that the totals are whole all the same. */
 BPF_PERCPU_ARRAY(undelivered, struct moments, SIDES);
 BPF_TABLE("lru_hash", u32, struct owner_name, owners, OWNERS);
-/* Sockets whose records were evicted. Asked when one comes back. */
-BPF_TABLE("lru_hash", u64, struct evicted_connection, away, AWAY);
-BPF_ARRAY(left, u64, 1); /* how many those were in all */
+BPF_ARRAY(forgotten, u64, 1); /* sockets that were evicted, and about which nothing is known any more */
 BPF_RINGBUF_OUTPUT(closed, CLOSED_PAGES);
 LAYOUT(closed, struct ended_connection);
 #ifdef EVENT_PAGES
@@ -167,8 +167,17 @@ static __always_inline struct counters *this_cpu_counters(void) {
       __sync_fetch_and_add(&counters_->cause, 1); \
   })
 
-#define CLIENT 1ULL                /* sockets' addresses are even */
 #define HASH 0x9e3779b97f4a7c15ULL /* 2^64 / golden ratio: Fibonacci hashing */
+
+/* A part of a socket's address, with two bits of other meaning: a TCP socket is larger than 1 KiB. Two with one tag
+ * would have to be exactly 1 TiB apart, or a multiple of it, and of the same set. */
+#define TAG_SHIFT 8
+#define TAKEN 2
+#define CLIENT 1
+
+static __always_inline u32 tag_of(u64 socket) {
+  return (u32)(socket >> TAG_SHIFT) | TAKEN | CLIENT;
+}
 
 /* A socket's two sets. */
 static __always_inline u32 set_of(u64 socket, bool second) {
@@ -213,7 +222,7 @@ static __always_inline struct connection_slot find_in(u32 number, u64 socket) {
     return slot_of(NULL, 0);
 #pragma clang loop unroll(disable)
   for (u64 way = 0; way < WAYS; way++) {
-    u64 other = (set->tag[way] & ~CLIENT) ^ socket, differs = if_negative(other | -other);
+    u64 other = (set->tag[way] | CLIENT) ^ tag_of(socket), differs = if_negative(other | -other);
 
     found = (found & differs) | (way & ~differs);
   }
@@ -250,11 +259,17 @@ static __always_inline u32 fin(struct sock *sk, bool direct) {
 static __always_inline void read_transport(struct connection_slot slot, struct sock *sk, struct tcp_sock *tp,
                                            bool direct) {
   struct connection_transport *t = &slot.set->transport[bounded(slot.way)];
+  struct connection *c = slot.record;
+  u64 sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
+  u64 received = READ(direct, tp, bytes_received) - fin(sk, direct);
+  u64 srtt_us = READ(direct, tp, srtt_us) >> 3;
 
-  t->sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
-  t->received = READ(direct, tp, bytes_received) - fin(sk, direct);
+  t->sent_low = sent;
+  c->sent_high = sent >> 32;
+  t->received_low = received;
+  c->events_received_high = (c->events_received_high & -EVENT) | (u16)(received >> 32);
   t->retransmits = READ(direct, tp, total_retrans);
-  t->srtt_us = READ(direct, tp, srtt_us) >> 3;
+  c->max_srtt_us = (c->max_srtt_us & ~REST) | (srtt_us < REST ? srtt_us : REST);
 }
 
 /* What the CPU that takes packets in says: in the lower bits the nanoseconds at which data came to a socket that had
@@ -283,7 +298,15 @@ static __always_inline void expect_arrival(struct connection_slot slot, u32 plac
 static __always_inline void keep_totals(struct connection *c) {
   u32 side = c->side;
   struct moments *kept = undelivered.lookup(&side);
-  struct moments moments = {c->events, c->sum, c->min, c->max, (u32)c->square_low, c->square_low >> 32, c->square_high};
+  struct moments moments = {
+      .events = c->events_received_high / EVENT,
+      .sum = c->sum,
+      .min = c->min_unsplit >> REST_BITS,
+      .max = c->max_srtt_us >> REST_BITS,
+      .square_low = (u32)c->square_low,
+      .square_middle = c->square_low >> 32,
+      .square_high = c->square_high,
+  };
 
   if (kept)
     moments_merge(kept, &moments);
@@ -307,7 +330,7 @@ static __always_inline void hand_over(struct connection_slot slot, u8 end) {
   }
   __builtin_memcpy(&copy->connection, c, sizeof(*c));
   __builtin_memcpy(&copy->transport, &slot.set->transport[bounded(slot.way)], sizeof(copy->transport));
-  copy->connection.end = end;
+  copy->end = end;
   /* A wake-up costs microseconds: one for many records. */
   closed.ringbuf_submit(copy, count && count->closed % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
@@ -328,20 +351,69 @@ static __always_inline void miss(u64 start) {
     COUNT(older);
 }
 
+/* What is remembered of a socket whose record was evicted, in the set that it was in, and with that one's lock: so much
+ * of its address that no other one has, whether it was busy with an exchange, which has been counted as lost, and the
+ * lower bits of `place`; the bytes that a socket holds unread, and that place may be behind, are fewer. 0: nothing. */
+#define AWAY_PLACE ((1U << 28) - 1)
+#define AWAY_BUSY (1ULL << 28)
+#define AWAY_SHIFT 29
+
+/* How a word begins that is of this socket. */
+static __always_inline u64 away_of(u64 socket) {
+  return (socket >> TAG_SHIFT | 1) << AWAY_SHIFT;
+}
+
+/* One of the words that a socket may be remembered in: a row of WAYS, the newest first. */
+static __always_inline u64 *away_word(struct connection_set *set, u64 socket, u32 i) {
+  u32 place = (u32)(socket * HASH >> 16) * WAYS + i;
+
+  asm volatile("" : "+r"(place)); /* as in `bounded` */
+  return &set->away[place & (AWAY - 1)];
+}
+
+/* The oldest leaves a full row. */
+static __always_inline void put_away(struct connection_set *set, u64 socket, u32 place, bool busy) {
+  u64 same = away_of(socket), moved = same | (busy ? AWAY_BUSY : 0) | (place & AWAY_PLACE), *word, was, *lost;
+  u32 zero = 0;
+
+#pragma clang loop unroll(disable)
+  for (u32 i = 0; i < WAYS; i++) {
+    word = away_word(set, socket, i);
+    was = *word;
+    *word = moved;
+    if (!was || !((was ^ same) >> AWAY_SHIFT))
+      return;
+    moved = was;
+  }
+  lost = forgotten.lookup(&zero);
+  if (lost)
+    __sync_fetch_and_add(lost, 1);
+}
+
+/* What is remembered of a socket, which is not needed any more. */
+static __always_inline u64 take_back(struct connection_set *set, u64 socket) {
+  u64 found = 0, *word;
+
+#pragma clang loop unroll(disable)
+  for (u32 i = 0; i < WAYS; i++) {
+    word = away_word(set, socket, i);
+    if (!((*word ^ away_of(socket)) >> AWAY_SHIFT)) {
+      found = *word;
+      *word = 0;
+    }
+  }
+  return found;
+}
+
 /* The record makes room for another connection's. */
 static __always_inline void evict(struct connection_slot slot) {
   struct connection *c = slot.record;
-  struct evicted_connection was = {c->place, c->start != 0};
-  u64 socket = c->socket, start = c->start, *all;
-  u32 zero = 0;
+  u64 start = c->start;
 
   if (start > OLDER)
     COUNT(cut);
   miss(start);
-  away.update(&socket, &was);
-  all = left.lookup(&zero);
-  if (all)
-    __sync_fetch_and_add(all, 1);
+  put_away(slot.set, c->socket, c->place, start != 0);
   hand_over(slot, END_EVICTED);
 }
 
@@ -352,7 +424,7 @@ static __always_inline u32 count_free(struct connection_set *set, u32 home, u32 
 #pragma clang loop unroll(disable)
   for (u32 i = WAYS; i-- > 0;) {
     u32 way = (home + i) % WAYS;
-    u64 mask = ~if_negative(-(set->tag[bounded(way)] >> 1));
+    u64 mask = ~if_negative(-(u64)set->tag[bounded(way)]);
 
     free += mask & 1;
     found = (found & ~mask) | (way & mask);
@@ -401,6 +473,7 @@ static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u
   struct connection *c = slot.record;
   struct tcp_sock *tp = tcp_sock_of(sk, direct);
   u32 way = bounded(slot.way);
+  u64 id;
 
   if (!tp)
     return false;
@@ -411,46 +484,76 @@ static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u
   __builtin_memset(c, 0, sizeof(*c));
   read_addresses(&c->addresses, sk);
   read_transport(slot, sk, tp, direct);
-  slot.set->transport[way].unsplit = 0;
-  slot.set->transport[way].id = connection_id(sk, side == SIDE_CLIENT, direct);
+  id = connection_id(sk, side == SIDE_CLIENT, direct);
+  slot.set->transport[way].id_low = id;
+  slot.set->transport[way].id_high = id >> 32;
   c->side = side;
   c->origin = origin;
   c->place = READ(direct, tp, rcv_nxt);
-  c->min = NEVER;
+  c->min_unsplit = ~REST;
   c->used = bpf_ktime_get_ns() >> TICK;
   expect_arrival(slot, c->place);
   c->socket = address_of(sk);
   BARRIER();
-  slot.set->tag[way] = c->socket | (side == SIDE_CLIENT ? CLIENT : 0);
+  slot.set->tag[way] = tag_of(c->socket) & (side == SIDE_CLIENT ? ~0 : ~CLIENT);
   COUNT(connections);
   return true;
 }
 
-/* A record for this socket, or none where another CPU is changing its sets: the socket's next event tries again. */
-static __always_inline struct connection_slot add(struct sock *sk, u8 side, u8 origin, bool direct) {
-  u64 socket = address_of(sk);
+/* A socket's two sets, of which nobody else is changing anything; NULL where another CPU is. */
+struct locked_sets {
+  struct connection_set *first;
+  struct connection_set *second;
+  u64 *one;
+  u64 *two;
+};
+
+static __always_inline bool lock_sets(struct locked_sets *sets, u64 socket) {
   u32 first = set_of(socket, false), second = set_of(socket, true);
   u32 first_lock = first % LOCKS, second_lock = second % LOCKS;
-  u64 *one = locks.lookup(&first_lock), *two = locks.lookup(&second_lock);
-  struct connection_set *in_first = set_at(first), *in_second = set_at(second);
-  struct connection_slot slot = {};
-  bool alone = false;
 
-  if (!one || !two || !in_first || !in_second)
-    return slot;
-  if (try_lock(one)) {
-    if (one == two || try_lock(two)) {
-      alone = true;
-      slot = choose(in_first, in_second, home_of(socket));
-      if (!fill(slot, sk, side, origin, direct))
-        slot.set = NULL;
-      if (one != two)
-        __sync_fetch_and_add(two, -1);
-    }
-    __sync_fetch_and_add(one, -1);
-  }
-  if (!alone)
+  sets->first = set_at(first);
+  sets->second = set_at(second);
+  sets->one = locks.lookup(&first_lock);
+  sets->two = locks.lookup(&second_lock);
+  if (!sets->first || !sets->second || !sets->one || !sets->two || !try_lock(sets->one))
+    return false;
+  if (sets->one == sets->two || try_lock(sets->two))
+    return true;
+  __sync_fetch_and_add(sets->one, -1);
+  return false;
+}
+
+static __always_inline void unlock_sets(struct locked_sets *sets) {
+  if (sets->one != sets->two)
+    __sync_fetch_and_add(sets->two, -1);
+  __sync_fetch_and_add(sets->one, -1);
+}
+
+/* What either set remembers of a socket. */
+static __always_inline u64 take_back_of(struct locked_sets *sets, u64 socket) {
+  u64 found = take_back(sets->first, socket);
+
+  return found | take_back(sets->second, socket);
+}
+
+/* A record for this socket, or none where another CPU is changing its sets: the socket's next event tries again. `was`
+ * gets what is remembered of it. */
+static __always_inline struct connection_slot add(struct sock *sk, u8 side, u8 origin, u64 *was, bool direct) {
+  u64 socket = address_of(sk);
+  struct connection_slot slot = {};
+  struct locked_sets sets;
+
+  if (!lock_sets(&sets, socket)) {
     COUNT(contended);
+    return slot;
+  }
+  if (was)
+    *was = take_back_of(&sets, socket);
+  slot = choose(sets.first, sets.second, home_of(socket));
+  if (!fill(slot, sk, side, origin, direct))
+    slot.set = NULL;
+  unlock_sets(&sets);
   return slot;
 }
 
@@ -467,21 +570,19 @@ static __always_inline bool has_spoken_last(struct sock *sk, bool direct) {
 
 /* A record that has just been made goes on where the evicted one was. Where that is not known, what a server is handed
  * now may have begun before. */
-static __always_inline void go_on(struct connection_slot slot, struct sock *sk, bool sends, bool direct) {
+static __always_inline void go_on(struct connection_slot slot, struct sock *sk, u64 was, bool sends, bool direct) {
   struct connection *c = slot.record;
-  u64 socket = address_of(sk), *all;
-  struct evicted_connection *was = away.lookup(&socket);
+  u64 *lost;
   bool begins = sends == (c->side == SIDE_CLIENT);
   u32 zero = 0;
 
   if (was) {
-    c->place = was->place;
-    c->start = begins && was->busy ? NOTED : 0;
-    away.delete(&socket);
+    c->place -= (c->place - (u32)was) & AWAY_PLACE; /* which was the end of all that has come */
+    c->start = begins && was & AWAY_BUSY ? NOTED : 0;
     return;
   }
-  all = left.lookup(&zero);
-  if (begins && all && *all > AWAY / 2 && c->side == SIDE_SERVER) /* it may have been forgotten */
+  lost = forgotten.lookup(&zero);
+  if (begins && lost && *lost && c->side == SIDE_SERVER) /* it may be one of those */
     c->start = MISSED;
   else if (begins && (c->side == SIDE_SERVER || has_spoken_last(sk, direct)))
     c->start = OLDER;
@@ -493,12 +594,13 @@ static __always_inline struct connection_slot add_unseen(struct sock *sk, bool s
   u32 state = 1 << READ(direct, &sk->__sk_common, skc_state);
   u8 side = is_accepted(sk, direct) ? SIDE_SERVER : SIDE_CLIENT;
   struct connection_slot slot = {};
+  u64 was = 0;
 
   if (!(state & CONNECTED))
     return slot;
-  slot = add(sk, side, ORIGIN_UNSEEN, direct);
+  slot = add(sk, side, ORIGIN_UNSEEN, &was, direct);
   if (slot.set)
-    go_on(slot, sk, sends, direct);
+    go_on(slot, sk, was, sends, direct);
   return slot;
 }
 
@@ -562,7 +664,7 @@ static __always_inline void emit(struct connection_slot slot, u64 now, u64 laten
   e->origin = c->origin;
   e->addresses = c->addresses;
   e->pid = c->pid;
-  e->srtt_us = slot.set->transport[bounded(slot.way)].srtt_us;
+  e->srtt_us = c->max_srtt_us & REST;
   events.ringbuf_submit(e, count && count->events % EVENT_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
 static __always_inline void distribute(u32 measure, u64 value) {
@@ -590,7 +692,7 @@ static __always_inline void reject(u64 start, u64 now) {
 static __always_inline void remember(struct connection_slot slot, struct sock *sk, u32 idle, bool direct) {
   struct tcp_sock *tp;
 
-  if (!idle && slot.record->events > 1)
+  if (!idle && slot.record->events_received_high >= 2 * EVENT)
     return;
   tp = surely_tcp_sock(sk, direct);
   if (tp)
@@ -605,19 +707,20 @@ static __always_inline void end_unmeasured(struct connection *c, u64 start, u64 
 
 /* Counts what an exchange took. */
 static __always_inline void keep(struct connection *c, u64 latency) {
-  if (latency < c->min)
-    c->min = latency;
-  if (latency > c->max)
-    c->max = latency;
+  if (latency < c->min_unsplit >> REST_BITS)
+    c->min_unsplit = latency << REST_BITS | (c->min_unsplit & REST);
+  if (latency > c->max_srtt_us >> REST_BITS)
+    c->max_srtt_us = latency << REST_BITS | (c->max_srtt_us & REST);
   c->sum += latency;
   c->square_high += add_square(&c->square_low, latency);
-  c->events += 1;
+  c->events_received_high += EVENT;
 }
 
 /* Of an exchange that is kept the parts are not known. */
-static __always_inline void leave_unsplit(struct connection_slot slot, u64 latency) {
-  slot.record->unsplit_sum += latency;
-  slot.set->transport[bounded(slot.way)].unsplit += 1;
+static __always_inline void leave_unsplit(struct connection *c, u64 latency) {
+  c->unsplit_sum += latency;
+  if ((c->min_unsplit & REST) < REST)
+    c->min_unsplit += 1;
 }
 
 /* A client's exchange ends. */
@@ -647,7 +750,7 @@ split:
 
 unsplit:
   wait = UNSEEN;
-  leave_unsplit(slot, latency);
+  leave_unsplit(c, latency);
   goto split;
 odd:
   reject(start, now);
@@ -673,7 +776,7 @@ static __always_inline void finish_service(struct connection_slot slot, struct s
     c->wait += wait;
     distribute(MEASURE_PICKUP, wait);
   } else {
-    leave_unsplit(slot, latency);
+    leave_unsplit(c, latency);
   }
 #endif
   emit(slot, now, latency, wait);
@@ -841,7 +944,7 @@ static __always_inline bool is_waiting(struct connection_slot slot) {
 static __always_inline struct connection_slot find_by_tag(u64 socket) {
   struct connection_slot slot = home(socket);
 
-  if (slot.set && (slot.set->tag[bounded(slot.way)] & ~CLIENT) == socket)
+  if (slot.set && (slot.set->tag[bounded(slot.way)] | CLIENT) == tag_of(socket))
     return slot;
   return find_elsewhere(socket);
 }
@@ -883,6 +986,16 @@ int packet_btf(u64 *ctx) {
   return 0;
 }
 
+/* A socket without a record has ended: its address may be another one's next. */
+static __always_inline void forget_eviction(u64 socket) {
+  struct locked_sets sets;
+
+  if (!lock_sets(&sets, socket))
+    return;
+  take_back_of(&sets, socket);
+  unlock_sets(&sets);
+}
+
 /* sk, old state, new state: everything that TCP does to a connection's life goes through here. */
 int state_btf(u64 *ctx) {
   struct sock *sk = opaque(ctx[0]);
@@ -894,12 +1007,14 @@ int state_btf(u64 *ctx) {
   if (!tp || !(born || new == TCP_CLOSE)) /* MPTCP and SCTP go through these states too */
     return 0;
   slot = find(address_of(sk));
+  if (!slot.set && !born && old != TCP_SYN_SENT && old != TCP_LISTEN)
+    forget_eviction(address_of(sk));
   if (slot.set) { /* if one is born, its forerunner's death was missed and the address is used again */
     if (!born)
       read_transport(slot, sk, tp, true);
     forget(slot);
   }
   if (born)
-    add(sk, old == TCP_SYN_SENT || has_opened(sk, tp, true) ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, true);
+    add(sk, old == TCP_SYN_SENT || has_opened(sk, tp, true) ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, NULL, true);
   return 0;
 }

@@ -7,7 +7,7 @@ from probekit.kernel import KernelFacts
 from probekit.paths import bpf_folder
 
 from .config import LatencyConfig
-from .values import End, Measure, Origin, Side
+from .values import HIGH_BITS, REST_BITS, End, Measure, Origin, Side
 
 _PAGE = 4096
 _WAYS = 8  # slots in a set: their tags are a cache line, and their arrivals another one
@@ -16,7 +16,7 @@ _CLOSED_PAGES = 16
 _CLOSED_WAKE = 16  # records of one CPU between wake-ups of the reader
 _EVENT_WAKE = 256
 _OWNERS = 256
-_AWAY = 16384  # sockets that were evicted, at least
+_AWAY = 16384  # sockets that were evicted and are remembered, where there are fewer slots
 
 
 def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
@@ -25,6 +25,8 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
     The tracepoint `sock_send_length`, which kernels from 6.3 on have and older ones than `tcp_sendmsg_locked`'s too, is
     not used: it fires when the send returns, on loopback after the request has arrived.
     """
+    # 1/48 more slots than connections: two sets to choose from fill up evenly, not perfectly
+    sets = -(-config.max_connections * 49 // (48 * _WAYS))
     defines = {
         **{
             f"{kind.__name__.upper()}_{entry.name}": entry.value
@@ -36,12 +38,13 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         "WAYS": _WAYS,
         "LOCKS": _LOCKS,
         "PICKUP": int(config.pickup),
-        # 1/48 more slots than connections: two sets to choose from fill up evenly, not perfectly
-        "SETS": -(-config.max_connections * 49 // (48 * _WAYS)),
+        "SETS": sets,
         "SAMPLE": min(round(config.sample * 2**32), 2**32 - 1),
         "OUTLIER_NS": round(config.outlier * 1e9),
         "OWNERS": _OWNERS,
-        "AWAY": max(_AWAY, 2 * config.max_connections),
+        "AWAY": _away_rows(sets) * _WAYS,
+        "REST_BITS": REST_BITS,
+        "HIGH_BITS": HIGH_BITS,
         "CLOSED_PAGES": _CLOSED_PAGES,
         "CLOSED_WAKE": _CLOSED_WAKE,
     }
@@ -66,6 +69,11 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         sources=tuple(sources),
         defines=defines,
     )
+
+
+def _away_rows(sets: int) -> int:
+    """Rows of sockets that are remembered, in each set: a power of two."""
+    return 1 << (max(1, _AWAY // (sets * _WAYS)) - 1).bit_length()
 
 
 def _kprobes(config: LatencyConfig, kernel: KernelFacts) -> bool:

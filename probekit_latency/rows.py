@@ -8,7 +8,7 @@ import numpy as np
 
 from probekit.model import Array
 
-from .values import End, Side
+from .values import UNCOUNTED, End, Side
 
 # A connection as it is kept here: the kernel's record, its 128-bit sum of squares as a float.
 ROW = np.dtype(
@@ -49,7 +49,17 @@ def rows_of(values: Any) -> Array:
         if name != "squares":
             rows[name] = values[name][measured]
     rows["squares"] = values["square_high"][measured] * 2.0**64 + values["square_low"][measured]
-    return possible(rows)
+    uncounted = rows["unsplit"] == UNCOUNTED
+    rows = possible(rows)
+    _leave_out_parts(rows, uncounted)
+    return rows
+
+
+def _leave_out_parts(rows: Array, uncounted: Array) -> None:
+    """Where nobody knows how many exchanges were split, none was: a merged row has the averages of its others."""
+    for part, whole in (("unsplit", "events"), ("unsplit_sum", "sum")):
+        rows[part][uncounted] = rows[whole][uncounted]
+    rows["wait"][uncounted] = 0
 
 
 def possible(rows: Array) -> Array:

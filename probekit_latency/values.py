@@ -39,5 +39,11 @@ class Measure(enum.IntEnum):
 
 LONGEST = 2**36 - 1
 """The longest time, in nanoseconds, that histograms hold."""
+REST_BITS = 28
+"""Bits of a word of the kernel's that has a shortest or longest time, of 36 bits, above them."""
+HIGH_BITS = 16
+"""Bits of the word that has the number of exchanges above them, and bits of bytes above the lower 32."""
+UNCOUNTED = 2**REST_BITS - 1
+"""In place of how many exchanges were not split: so many, or more."""
 UNSEEN = 2**64 - 1
 """In place of a wait whose beginning was not seen."""

@@ -14,7 +14,7 @@ import os
 import random
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -98,6 +98,10 @@ class LiveProbe:
         self._loaded.detach()
         time.sleep(SETTLE)
 
+    def collect(self) -> None:
+        """Makes room in the ring buffers."""
+        self._running.sources.collect()
+
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Nobody reads the ring buffers."""
@@ -112,7 +116,9 @@ class LiveProbe:
         slot = np.dtype({"names": ["value"], "formats": [layout], "itemsize": round8(layout.itemsize)})
         memory = mmap.mmap(live.fd, live.spec.max_entries * slot.itemsize)
         stack.callback(memory.close)
-        self._slots: Array = np.frombuffer(memory, slot)["value"]["connection"]
+        self._sets: Array = np.frombuffer(memory, slot)["value"]
+        self._slots: Array = self._sets["connection"]
+        stack.callback(self.__dict__.pop, "_sets")
         stack.callback(self.__dict__.pop, "_slots")
 
     def slots(self, port: int) -> list[tuple[int, ...]]:
@@ -130,6 +136,19 @@ class LiveProbe:
     def records(self) -> Array:
         """The kernel's records by set and slot, where they are: what is written here the programs see."""
         return self._slots
+
+    def sockets(self, ports: Iterable[int]) -> set[int]:
+        """The kernel's addresses of the sockets of connections from or to these ports."""
+        return {int(self._slots["socket"][place]) for port in ports for place in self.slots(port)}
+
+    def remembered(self, sockets: set[int]) -> int:
+        """How many of these sockets, which were evicted, it remembers."""
+        words = {(socket >> 8 | 1) % 2**35 for socket in sockets}
+        return len(words & set((self._sets["away"] >> np.uint64(29)).reshape(-1).tolist()))
+
+    def push_out_evictions(self) -> None:
+        """What is remembered of evicted sockets is as if as many others as there is room for came later."""
+        self._sets["away"] = 1  # no socket's
 
     def snapshot(self) -> Snapshot:
         """The figures as they are now."""

@@ -24,17 +24,20 @@ from probekit_latency.values import End, Measure, Origin, Side
 
 _ADDRESSES = np.dtype([("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")])
 _CONNECTION = np.dtype(
-    [(name, "u8") for name in ("socket", "start", "events", "sum", "square_low", "wait", "min", "max", "unsplit_sum")]
+    [
+        (name, "u8")
+        for name in (
+            "socket", "start", "events_received_high", "sum", "square_low", "wait", "min_unsplit", "max_srtt_us",
+            "unsplit_sum",
+        )
+    ]
     + [(name, "u4") for name in ("place", "used", "pid", "square_high")]
-    + [(name, "u1") for name in ("side", "origin", "end", "unused")]
-    + [("addresses", _ADDRESSES)]
-)
-_TRANSPORT = np.dtype(
-    [(name, "u8") for name in ("id", "unsplit", "sent", "received")] + [("retransmits", "u4"), ("srtt_us", "u4")]
-)
-_RECORD = np.dtype([("connection", _CONNECTION), ("transport", _TRANSPORT)])
+    + [("side", "u1"), ("origin", "u1"), ("sent_high", "u2"), ("addresses", _ADDRESSES)]
+)  # fmt: skip
+_TRANSPORT = np.dtype([(name, "u4") for name in ("id_low", "id_high", "sent_low", "received_low", "retransmits")])
+_RECORD = np.dtype([("connection", _CONNECTION), ("transport", _TRANSPORT), ("end", "u4")])
 _WAYS = 8
-_SET = np.dtype([("tag", "u8", _WAYS), ("connection", _CONNECTION, _WAYS), ("transport", _TRANSPORT, _WAYS)])
+_SET = np.dtype([("tag", "u4", _WAYS), ("connection", _CONNECTION, _WAYS), ("transport", _TRANSPORT, _WAYS)])
 _EVENT = np.dtype(
     [(name, "u8") for name in ("time", "latency", "wait", "socket")]
     + [(name, "u1") for name in ("side", "origin")]
@@ -65,34 +68,34 @@ def _address(text: str) -> list[int]:
 
 def _connect(
     row: Array, local: str = "10.0.0.1", remote: str = "10.0.0.2", local_port: int = 40_000, remote_port: int = 80,
-    side: Side = Side.CLIENT, origin: Origin = Origin.BIRTH, end: End = End.OPEN,
+    side: Side = Side.CLIENT, origin: Origin = Origin.BIRTH,
 ) -> None:  # fmt: skip
     """Whose row it is."""
     row["side"], row["origin"] = side, origin
-    if "end" in (row.dtype.names or ()):
-        row["end"] = end
     row["addresses"] = _address(local), _address(remote), local_port, remote_port
 
 
 def _connection(
     latencies: Iterable[int] = (1_000,), socket: int = 1, wait: int = 0, sent: int = 0, received: int = 0,
     retransmits: int = 0, unsplit: int = 0, unsplit_sum: int = 0, pid: int = 7, srtt_us: int = 0,
-    id: int = 0, **endpoint: Any,  # noqa: A002
+    id: int = 0, events: int | None = None, end: int = End.OPEN, **endpoint: Any,  # noqa: A002
 ) -> Array:  # fmt: skip
     values = list(latencies)
     squares = sum(value * value for value in values)
     row = np.zeros(1, _RECORD)
     for name, value in {
-        "socket": socket, "events": len(values), "sum": sum(values), "min": min(values, default=0),
-        "max": max(values, default=0), "square_low": squares & (1 << 64) - 1, "square_high": squares >> 64,
-        "wait": wait, "unsplit_sum": unsplit_sum, "pid": pid,
+        "socket": socket, "sum": sum(values), "square_low": squares & (1 << 64) - 1, "square_high": squares >> 64,
+        "events_received_high": (len(values) if events is None else events) << 16 | received >> 32,
+        "min_unsplit": min(values, default=0) << 28 | unsplit, "max_srtt_us": max(values, default=0) << 28 | srtt_us,
+        "wait": wait, "unsplit_sum": unsplit_sum, "pid": pid, "sent_high": sent >> 32,
     }.items():  # fmt: skip
         row["connection"][name] = value
     for name, value in {
-        "id": id, "unsplit": unsplit, "sent": sent, "received": received, "retransmits": retransmits,
-        "srtt_us": srtt_us,
+        "id_low": id % 2**32, "id_high": id >> 32, "sent_low": sent % 2**32, "received_low": received % 2**32,
+        "retransmits": retransmits,
     }.items():  # fmt: skip
         row["transport"][name] = value
+    row["end"] = end
     _connect(row["connection"], **endpoint)
     return row
 
@@ -444,9 +447,7 @@ def test_the_wakeup_is_averaged_over_the_exchanges_whose_arrival_was_seen(events
 @pytest.mark.parametrize("events", [1, 2**32 + 5, 2**45])
 def test_a_server_whose_requests_waits_were_not_looked_for_has_none(events: int) -> None:
     aggregator = _aggregator()
-    record = _connection([5_000], side=Side.SERVER)
-    record["connection"]["events"] = events
-    _feed(aggregator, "connections", record)
+    _feed(aggregator, "connections", _connection([5_000], side=Side.SERVER, events=events))
     assert math.isnan(_listed(aggregator)[0]["avg_wakeup_us"])
 
 
@@ -457,6 +458,25 @@ def test_wire_and_wakeup_are_unknown_where_no_arrival_was_seen() -> None:
     assert math.isnan(row["avg_wire_us"])
     assert math.isnan(row["avg_wakeup_us"])
     assert row["avg_latency_us"] == 5.0
+
+
+def test_parts_are_unknown_where_more_exchanges_are_unsplit_than_can_be_counted() -> None:
+    aggregator = _aggregator()
+    record = {"wait": 9_000, "unsplit": 2**28 - 1, "unsplit_sum": 10**15}
+    _feed(aggregator, "connections", _connection([10**7] * 3, events=2**40, **record))
+    (row,) = _listed(aggregator)
+    assert math.isnan(row["avg_wire_us"])
+    assert math.isnan(row["avg_wakeup_us"])
+    assert row["events"] == 2**40
+    assert row["max_latency_us"] == 10**4
+
+
+def test_a_part_of_a_connection_of_which_nothing_is_known_leaves_the_averages_to_the_others() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "closed", _connection([10_000] * 3, events=2**40, unsplit=2**28 - 1, wait=7, end=End.EVICTED))
+    _feed(aggregator, "connections", _connection([10_000] * 3, wait=3_000))
+    (row,) = _listed(aggregator)
+    assert (row["avg_wakeup_us"], row["avg_wire_us"]) == (1.0, 9.0)
 
 
 def test_the_standard_deviation_is_right_where_squares_need_more_than_64_bits() -> None:
