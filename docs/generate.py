@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import probekit
-from probekit import hookspecs, plugins, reference
-from probekit.distribution import NAME
-from probekit.plugins import EXPORTERS, HOOKS, NEEDED, PROBES, WORDS
+from probekit import plugins
+from probekit.config import reference
+from probekit.plugins import EXPORTERS, HOOKS, NEEDED, PROBES, WORDS, hookspecs
+from probekit.plugins.distribution import NAME
 
 DOCS = Path(__file__).parent
 HEAD = """\
@@ -50,8 +51,8 @@ options are its own. Its figures come out with the probe's, with its name and a 
 HOOKS_HEAD = """\
 # Hooks and the public interface
 
-Made by `./dev docs` from `probekit/hookspecs.py` and `probekit/__init__.py`. [Write a probe](write-a-probe.md) goes
-through a whole package.
+Made by `./dev docs` from `probekit/plugins/hookspecs.py` and `probekit/__init__.py`. [Write a probe](write-a-probe.md)
+goes through a whole package.
 
 ## Plugins
 

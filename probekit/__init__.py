@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import pluggy
 
+from .config.options import Bytes, Seconds, option
 from .errors import ExportError
-from .kernel import KernelFacts
+from .machine.kernel import KernelFacts
 from .model import (
     Aggregator,
     Array,
@@ -34,7 +35,6 @@ from .model import (
     Table,
     Way,
 )
-from .options import Bytes, Seconds, option
 
 __version__ = "0.1.0"
 

@@ -10,10 +10,11 @@ from typing import Any
 import attrs
 import numpy as np
 
-from probekit import Columns, Deferred, Distribution, Figures, Table, outside
+from probekit import Columns, Deferred, Distribution, Figures, Table
 from probekit.aggregate import Histogram
+from probekit.machine import outside
+from probekit.machine.namespaces import OWN, Survey, inside, survey
 from probekit.model import Array
-from probekit.namespaces import OWN, Survey, inside, survey
 
 from . import netfilter, tables
 from .attach import namespace_path
@@ -23,7 +24,16 @@ from .findings import Evidence, findings
 from .netfilter import Netfilter
 from .pools import NO_REQUESTS, Moment, Pools, Requests
 from .rights import not_known
-from .rows import ROW, accept_wait, apply_late_resets, handshake, identity, possible, rows_of, services_of
+from .rows import (
+    ROW,
+    accept_wait,
+    apply_late_resets,
+    handshake,
+    identity,
+    possible,
+    rows_of,
+    services_of,
+)
 from .values import End, Origin, Side
 
 _PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")

@@ -6,9 +6,9 @@ from pathlib import Path
 
 from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
 from probekit.errors import InputError
-from probekit.kernel import KernelFacts
-from probekit.namespaces import number_of
-from probekit.paths import bpf_folder
+from probekit.machine.kernel import KernelFacts
+from probekit.machine.namespaces import number_of
+from probekit.machine.paths import bpf_folder
 
 from .config import ConntrackConfig
 from .values import Closer, End, Origin, Side

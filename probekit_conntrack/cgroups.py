@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from probekit import outside
+from probekit.machine import outside
 
 
 class Cgroups:

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from probekit import outside
-from probekit.namespaces import inside
+from probekit.machine import outside
+from probekit.machine.namespaces import inside
 
 _SETTINGS = Path("/proc/sys/net/netfilter")
 _COUNTERS = Path("/proc/thread-self/net/stat/nf_conntrack")

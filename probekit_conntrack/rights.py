@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from probekit import outside
-from probekit.namespaces import OWN, Survey, inside
+from probekit.machine import outside
+from probekit.machine.namespaces import OWN, Survey, inside
 
 _ENTER, _LOOK = "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"
 _PTRACE = 19  # uapi/linux/capability.h

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
-from probekit import Attached, Columns, Deferred, Figures, Table, outside
+from probekit import Attached, Columns, Deferred, Figures, Table
 from probekit.decode import text
+from probekit.machine import outside
 from probekit.model import Array
 
 from . import funnel, tables

@@ -6,8 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
-from probekit.kernel import KernelFacts
-from probekit.paths import bpf_folder
+from probekit.machine.kernel import KernelFacts
+from probekit.machine.paths import bpf_folder
 
 from .config import DropsConfig
 from .values import Kind, Point

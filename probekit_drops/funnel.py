@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import numpy as np
 from attrs import frozen
 
-from probekit import Attached, Column, Table, Way, bpf, outside
+from probekit import Attached, Column, Table, Way
+from probekit.machine import bpf, outside
 from probekit.model import Array
 
 from .values import Point

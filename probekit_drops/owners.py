@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from probekit import outside
+from probekit.machine import outside
 
 NETNS_FOLDER = Path("/run/netns")
 PROCESSES = Path("/proc")

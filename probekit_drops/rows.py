@@ -9,10 +9,10 @@ from typing import Any
 
 from attrs import frozen
 
-from probekit import outside
-from probekit.btf import Types
 from probekit.decode.symbols import Symbols
-from probekit.kernel import VMLINUX_BTF
+from probekit.machine import outside
+from probekit.machine.btf import Types
+from probekit.machine.kernel import VMLINUX_BTF
 
 from . import netfilter
 from .categories import NEXT, Category, Packet, categorize, short

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
-from probekit.kernel import KernelFacts
-from probekit.paths import bpf_folder
+from probekit.machine.kernel import KernelFacts
+from probekit.machine.paths import bpf_folder
 
 from .config import LatencyConfig
 from .values import HIGH_BITS, REST_BITS, End, Measure, Origin, Side

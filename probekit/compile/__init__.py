@@ -15,10 +15,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from .. import btf
-from ..btf import Types, named_ids, target_ids
 from ..errors import CompileError, MissingError
-from ..kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
+from ..machine import btf
+from ..machine.btf import Types, named_ids, target_ids
+from ..machine.kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
 from ..model import AttachPlan, Object, Way
 from . import agreement, contents, headers, layouts, messages, process, prune, scratch, sources
 from .cache import Cache, default_folder

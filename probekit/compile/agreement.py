@@ -10,9 +10,9 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from .. import map_types
 from ..errors import CompileError
-from ..map_types import DECLARABLE, DECLARATIONS, ONE_SIDED, MapType
+from ..machine import map_types
+from ..machine.map_types import DECLARABLE, DECLARATIONS, ONE_SIDED, MapType
 from ..model import LAYOUT, AttachPlan, MapSpec, Object, Source, SourceKind, Way
 
 _PARAMETERS = "parameters"

@@ -18,8 +18,8 @@ from pathlib import Path
 
 from attrs import frozen
 
-from .. import trust
 from ..errors import MissingError
+from ..machine import trust
 from ..model import Object
 from . import contents, scratch
 

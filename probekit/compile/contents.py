@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import attrs
 
-from ..map_types import KEYLESS, MapType
+from ..machine.map_types import KEYLESS, MapType
 from ..model import LAYOUT, MapSpec, Object
 
 _NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}")

@@ -12,9 +12,9 @@ import re
 import subprocess
 from pathlib import Path
 
-from .. import outside
 from ..errors import CompileError, MissingError
-from ..kernel import find_bpftool
+from ..machine import outside
+from ..machine.kernel import find_bpftool
 from . import process
 
 # bcc inserts bpf_probe_read_kernel where it finds that name in kallsyms, which only root is shown, and bpf_probe_read

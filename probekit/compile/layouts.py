@@ -12,7 +12,7 @@ import itertools
 import re
 from collections.abc import Container, Iterator
 
-from ..btf import Member, Types
+from ..machine.btf import Member, Types
 
 _HEAD = re.compile(r"(struct|union) (\w+) \{")
 _ENUM = re.compile(r"enum (\w+) \{")

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from attrs import evolve, frozen
 
-from ..paths import source_line
+from ..machine.paths import source_line
 
 _BEGIN = '#line 1 "{}"'
 _END = "#include <bcc/footer.h>"

@@ -13,9 +13,9 @@ from typing import Any
 
 from attrs import frozen
 
-from .. import outside
 from ..errors import CompileError, MissingError
-from ..kernel import WITH_BCC
+from ..machine import outside
+from ..machine.kernel import WITH_BCC
 from . import worker
 
 LIMIT_SECONDS = 300

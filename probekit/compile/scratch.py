@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
-from .. import trust
+from ..machine import trust
 
 _PREFIX = "probekit-new-"
 _OURS = re.compile(rf"{_PREFIX}[0-9a-f]{{16}}(\.damaged)?")

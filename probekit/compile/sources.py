@@ -8,8 +8,8 @@ from pathlib import Path
 from attrs import evolve
 
 from ..errors import CompileError
+from ..machine.paths import bpf_folder
 from ..model import AttachPlan, Object
-from ..paths import bpf_folder
 
 _INCLUDED = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">\n]+)[">]', re.MULTILINE)
 _COMPUTED = re.compile(

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 from .convert import suggestion
 from .document import Document, assign, overrides, read
-from .settings import Aggregate, Export, RunSettings, Settings
+from .settings import Export, RunSettings, Settings
 from .structure import TypeOf, structure
 
 __all__ = [
-    "Aggregate", "Document", "Export", "RunSettings", "Settings", "TypeOf", "assign", "overrides", "read", "structure",
+    "Document", "Export", "RunSettings", "Settings", "TypeOf", "assign", "overrides", "read", "structure",
     "suggestion",
 ]  # fmt: skip

@@ -12,8 +12,8 @@ import attrs
 import cattrs
 from cattrs.gen import make_dict_structure_fn, override
 
-from ..options import Bytes, Seconds, of_option, parse_bytes, parse_seconds
 from ..words import WHOLE, key, printable, show
+from .options import Bytes, Seconds, of_option, parse_bytes, parse_seconds
 
 
 def table(given: Any, kind: type, place: str, spelled: Mapping[str, str], problems: list[str]) -> Any:

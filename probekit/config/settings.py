@@ -7,7 +7,8 @@ from typing import Any
 
 from attrs import frozen
 
-from ..options import Seconds, option
+from ..model import Added
+from .options import Seconds, option
 
 
 @frozen
@@ -39,21 +40,6 @@ class Export:
 
 
 @frozen
-class Aggregate:
-    """An aggregator that is added to a probe.
-
-    Attributes:
-        kind: The aggregator's name.
-        probe: The probe's name.
-        settings: An instance of its configuration class.
-    """
-
-    kind: str
-    probe: str
-    settings: Any
-
-
-@frozen
 class Settings:
     """A whole configuration.
 
@@ -66,5 +52,5 @@ class Settings:
 
     run: RunSettings
     probes: Mapping[str, Any]
-    aggregates: tuple[Aggregate, ...]
+    aggregates: tuple[Added, ...]
     exports: tuple[Export, ...]

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import ConfigError, InputError
+from ..model import Added
 from ..words import key, printable, show, string
 from .convert import suggestion, table
-from .settings import Aggregate, Export, RunSettings, Settings
+from .settings import Export, RunSettings, Settings
 
 TypeOf = Callable[[str], type]
 """The configuration class of a plugin's name; raises InputError for a name nobody has."""
@@ -98,9 +99,9 @@ def structure(
 
 def _aggregates(
     document: Mapping[str, Any], type_of: TypeOf, probe_type: TypeOf, spelled: Mapping[str, str], problems: _Problems
-) -> list[Aggregate]:
+) -> list[Added]:
     """Aggregators with the probe that each is added to, also those of probes that do not run."""
-    aggregates: list[Aggregate] = []
+    aggregates: list[Added] = []
     for place, kind, given, kind_type in _kinds(document, "aggregate", type_of, problems):
         probe = given.pop("probe", None)
         if not isinstance(probe, str):
@@ -113,7 +114,7 @@ def _aggregates(
             problems.of(error, f"{place}.probe")
         if any((other.kind, other.probe) == (kind, probe) for other in aggregates):
             problems.append(f"{place}: {kind} is added to {probe} already")
-        aggregates.append(Aggregate(kind, probe, table(given, kind_type, place, spelled, problems)))
+        aggregates.append(Added(kind, probe, table(given, kind_type, place, spelled, problems)))
     return aggregates
 
 

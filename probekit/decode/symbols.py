@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from .. import outside
+from ..machine import outside
 from ..model import Array
 
 KALLSYMS = Path("/proc/kallsyms")

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from .. import bpf
 from ..errors import LoadError
-from ..map_types import drains, words
+from ..machine import bpf
+from ..machine.map_types import drains, words
 from ..model import Array, Batch, LiveMap, Source
 from .layout import as_dtype, round8
 from .settled import settled

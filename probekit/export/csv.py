@@ -11,9 +11,9 @@ from typing import Any
 from attrs import frozen
 
 from .. import hook
+from ..config.options import option
 from ..errors import ExportError
 from ..model import Array, Snapshot, Table
-from ..options import option
 from . import files
 from .document import rounded
 from .safe import cell, visible

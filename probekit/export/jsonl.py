@@ -7,8 +7,8 @@ from types import TracebackType
 from attrs import frozen
 
 from .. import hook
+from ..config.options import option
 from ..model import Snapshot
-from ..options import option
 from . import files
 from .document import rounded, rows
 from .json_document import pieces

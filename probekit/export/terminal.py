@@ -10,8 +10,8 @@ from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
+from ..machine.streams import coloured
 from ..model import Column, Distribution, Snapshot, Table
-from ..streams import coloured
 from .document import attached_text
 from .safe import visible
 

@@ -18,11 +18,12 @@ from types import TracebackType
 
 import attrs
 
-from .. import bpf, namespaces, privileges
 from ..errors import AttachError, LoadError, VerifierError
-from ..kernel import PRIVILEGES, KernelFacts
-from ..map_types import MapType
-from ..model import (
+from ..machine import bpf, namespaces, privileges
+from ..machine.kernel import PRIVILEGES, KernelFacts
+from ..machine.map_types import MapType
+from ..machine.privileges import lacking, missing
+from ..model import (  # fmt: skip
     LAYOUT,
     Attached,
     AttachPlan,
@@ -34,8 +35,7 @@ from ..model import (
     Observation,
     Refusal,
     Way,
-)  # fmt: skip
-from ..privileges import lacking, missing
+)
 from . import verifier
 from .gate import Gate, added
 

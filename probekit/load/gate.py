@@ -14,7 +14,7 @@ import os
 import struct
 from types import TracebackType
 
-from .. import bpf
+from ..machine import bpf
 from ..model import Way
 
 _ARRAY = 2  # enum bpf_map_type

@@ -5,8 +5,8 @@ from __future__ import annotations
 import re
 import struct
 
+from ..machine.paths import source_line
 from ..model import Object
-from ..paths import source_line
 
 _INSTRUCTION = re.compile(r"(?P<number>\d+): \((?P<code>[0-9a-f]{2})\) (?P<text>[^;]*)")
 _NAMED = re.compile(r"\binsn (\d+)")

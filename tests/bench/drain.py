@@ -54,10 +54,11 @@ def _generate(seconds: float) -> int:
 def _numpy() -> dict[str, Any]:
     from contextlib import ExitStack
 
-    from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way, kernel
+    from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
     from probekit.compile import compile_plan
     from probekit.drain import RingReader, open_reader
     from probekit.load import Gate, Loaded
+    from probekit.machine import kernel
 
     facts = kernel.detect()
     plan = AttachPlan(

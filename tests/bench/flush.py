@@ -13,10 +13,12 @@ from multiprocessing import Pipe
 from multiprocessing.connection import Connection
 from typing import Any
 
-from probekit import kernel, pipeline, plugins
+from probekit import plugins
 from probekit.cli import _structure
 from probekit.config import Document
 from probekit.errors import ProbekitError
+from probekit.machine import kernel
+from probekit.run import compose
 
 SIZES = (100, 10_000, 100_000)
 EACH = 8_000  # connections a process opens, both ends: below the usual limit of descriptors
@@ -27,11 +29,11 @@ def run() -> dict[str, Any]:
     """Milliseconds, the smallest of some rounds."""
     found, facts = plugins.discover(), kernel.detect()
     document = Document({"probe": {"latency": {"max_connections": 150_000}}})
-    compiled = pipeline.compile_all(pipeline.plan(_structure(document, ("latency",), found), found, facts), facts, None)
+    compiled = compose.compile_all(compose.plan(_structure(document, ("latency",), found), found, facts), facts, None)
     results = {}
     for size in SIZES:
         with ExitStack() as stack:
-            (running,) = pipeline.begin(compiled, found, facts, stack, _raise).running
+            (running,) = compose.begin(compiled, found, facts, stack, _raise).running
             _open(size // 2, stack)
             flushes, tables, rows = [], [], 0
             for _ in range(ROUNDS):

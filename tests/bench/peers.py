@@ -15,8 +15,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from probekit import kernel
 from probekit.compile import cache, find_libbcc, headers
+from probekit.machine import kernel
 
 PROBEKIT = str(Path(sys.executable).with_name("probekit"))
 HERE = Path(__file__).parent

@@ -74,17 +74,19 @@ def main() -> None:
     """What a bcc tool does with our C source: everything in one process."""
     from bcc import BPF
 
-    from probekit import bpf, kernel, pipeline, plugins
+    from probekit import plugins
     from probekit.cli import _structure
     from probekit.compile import sources
     from probekit.config import Document
+    from probekit.machine import bpf, kernel
     from probekit.model import Way
+    from probekit.run import compose
 
     found, facts = plugins.discover(), kernel.detect()
-    planned = pipeline.plan(_structure(Document({}), ("latency",), found), found, facts)[0].plan
+    planned = compose.plan(_structure(Document({}), ("latency",), found), found, facts)[0].plan
     flags = [f"-I{path}" for path in sources.folders(planned)] + [f"-D{n}={v}" for n, v in planned.defines.items()]
     module = BPF(src_file=str(planned.source), cflags=flags + peers.bcc_flags())
-    from probekit.btf import Types, target_ids
+    from probekit.machine.btf import Types, target_ids
 
     names = {"send_btf": "tcp_sendmsg_locked", "receive_btf": "tcp_rcv_space_adjust"}
     names |= {"readable_btf": "sk_data_ready", "state_btf": "inet_sock_set_state"}

@@ -23,15 +23,16 @@ import numpy as np
 import pytest
 from _pytest.runner import runtestprotocol
 
-from probekit import SourceKind, config, kernel, plugins
+from probekit import SourceKind, config, plugins
 from probekit.compile import compile_plan
 from probekit.drain.layout import as_dtype, round8
 from probekit.errors import AttachError, ProbekitError
 from probekit.export.document import document, rows
-from probekit.measure import Collector
-from probekit.model import Array, Hindrance, Snapshot
-from probekit.pipeline import Compiled, Planned, begin, plan
+from probekit.machine import kernel
+from probekit.model import Array, Compiled, Hindrance, Planned, Snapshot
 from probekit.plugins import PROBES
+from probekit.run.compose import begin, plan
+from probekit.run.measurement import Collector
 
 from . import misses
 from .peer import Peer

@@ -19,7 +19,7 @@ from pathlib import Path
 from socket import socket as Socket  # noqa: N812  (a method has the other name)
 from typing import TypeVar
 
-from probekit.namespaces import inside
+from probekit.machine.namespaces import inside
 
 _NUMBER = itertools.count()
 _TUNSETIFF = 0x400454CA

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from probekit import kernel
+from probekit.machine import kernel
 
 from . import drop_cases, netfilter_cases, transport_cases
 from .drop_cases import Case, Expected, version

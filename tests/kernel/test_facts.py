@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from probekit import bpf
+from probekit.machine import bpf
 
 from .conftest import LiveProbe
 

@@ -13,8 +13,8 @@ from contextlib import ExitStack
 
 import pytest
 
-from probekit import bpf, kernel
-from probekit.btf import Types, target_ids
+from probekit.machine import bpf, kernel
+from probekit.machine.btf import Types, target_ids
 from probekit.model import Way
 
 from .conftest import LiveProbe, Pair

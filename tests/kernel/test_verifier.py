@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from probekit import bpf
+from probekit.machine import bpf
 from probekit.testing import Harness, Harnesses
 
 from .objects import DROPS

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from probekit import kernel
+from probekit.machine import kernel
 
 from .drop_cases import LEFT, PORT, RIGHT, SENT, Case, Expected, packet, segment, send, send_raw, steady, version
 from .netns import Lab, Namespace

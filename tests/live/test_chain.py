@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from probekit.contract import sample
 from probekit.errors import ExportError
 from probekit.export.jsonl import JsonlConfig, JsonlExporter
+from probekit.testing.contract import sample
 
 from .conftest import PROBEKIT, Probe, benchmark
 

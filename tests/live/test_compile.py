@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from probekit import AttachPlan, AttachPoint, Observation, Way, kernel
+from probekit import AttachPlan, AttachPoint, Observation, Way
 from probekit.compile import compile_plan
 from probekit.compile.cache import Cache
+from probekit.machine import kernel
 
 from .conftest import PROBEKIT, Probe
 

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from probekit.distribution import NAME
 from probekit.plugins import WORDS, discover
+from probekit.plugins.distribution import NAME
 from probekit.testing import assert_plugin_contract
 
 CONFIGURATION = Path(__file__).parents[2] / "docs" / "configuration.md"

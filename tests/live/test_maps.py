@@ -8,13 +8,14 @@ from typing import Any
 import attrs
 import pytest
 
-from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way, kernel
+from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
 from probekit.compile import agreement, compile_plan, load_object
 from probekit.compile.cache import Cache
 from probekit.drain import open_reader
 from probekit.errors import CompileError, LoadError
 from probekit.load import Gate, Loaded
-from probekit.map_types import MapType
+from probekit.machine import kernel
+from probekit.machine.map_types import MapType
 from probekit.model import LiveMap, MapSpec, Object
 
 _DECLARED = {
@@ -205,7 +206,7 @@ def test_parameters_are_fields_of_an_array_of_one_entry(
 
 
 def test_parameters_of_any_width_and_sign_arrive(compiled: Any, tmp_path: Path) -> None:
-    from probekit import bpf
+    from probekit.machine import bpf
 
     types = "struct given { s64 below; u8 small; s16 middle; u32 large; };\nBPF_ARRAY(parameters, struct given, 1);"
     parameters = {"small": 255, "below": -5, "large": 1 << 31, "middle": -300}

@@ -11,10 +11,11 @@ from pathlib import Path
 import attrs
 import pytest
 
-from probekit import AttachPlan, AttachPoint, KernelFacts, Observation, Way, kernel
+from probekit import AttachPlan, AttachPoint, KernelFacts, Observation, Way
 from probekit.compile import compile_plan
 from probekit.errors import CompileError, ProbekitError, VerifierError
 from probekit.load import Gate, Loaded
+from probekit.machine import kernel
 from probekit.testing import Harnesses
 
 SOURCES = Path(__file__).parent / "sources"

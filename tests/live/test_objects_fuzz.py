@@ -19,14 +19,15 @@ from typing import Any
 
 import pytest
 
-from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way, kernel
+from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
 from probekit import compile as stage
-from probekit.btf import Types
 from probekit.compile import agreement, cache, compile_plan, contents, load_object, object_key
 from probekit.compile.cache import Cache
 from probekit.drain import open_reader
 from probekit.errors import ProbekitError
 from probekit.load import Gate, Loaded
+from probekit.machine import kernel
+from probekit.machine.btf import Types
 from probekit.model import Object
 
 CASES = 2000

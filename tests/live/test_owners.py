@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 
-from probekit.contract import sample
 from probekit.errors import ExportError
 from probekit.export import places
 from probekit.export.csv import CsvConfig, CsvExporter
 from probekit.export.json import JsonConfig, JsonExporter
 from probekit.export.jsonl import JsonlConfig, JsonlExporter
+from probekit.testing.contract import sample
 
 OTHER = 12345
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from probekit.btf import Types, named_ids, target_ids
+from probekit.machine.btf import Types, named_ids, target_ids
 
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _FWD, _TYPEDEF, _VOLATILE, _CONST = range(1, 11)
 _RESTRICT, _FUNC, _PROTO, _VAR, _DATASEC, _FLOAT, _DECL_TAG, _TYPE_TAG, _ENUM64 = range(11, 20)

@@ -14,12 +14,13 @@ import pytest
 from attrs import frozen
 
 from probekit import Bytes, Seconds, option
-from probekit.config import Aggregate, RunSettings, Settings, overrides, read, structure, suggestion
+from probekit.config import RunSettings, Settings, overrides, read, structure, suggestion
 from probekit.config import document as reading
 from probekit.config.document import DEEPEST, LARGEST, Document
 from probekit.config.structure import MOST
 from probekit.errors import ConfigError, InputError, PluginError
 from probekit.export.files import PATH_RULE, check_template
+from probekit.model import Added
 from probekit.words import show
 
 
@@ -651,7 +652,7 @@ def test_two_exporters_may_write_beside_each_other(first: str, second: str) -> N
 
 def test_an_aggregator_is_added_to_the_probe_that_it_names() -> None:
     entry = {"kind": "tally", "probe": "wiggle", "path": "x"}
-    assert _settings({"aggregate": [entry]}).aggregates == (Aggregate("tally", "wiggle", Paper("x")),)
+    assert _settings({"aggregate": [entry]}).aggregates == (Added("tally", "wiggle", Paper("x")),)
 
 
 def test_an_aggregator_of_a_probe_that_does_not_run_is_checked_and_left_out() -> None:

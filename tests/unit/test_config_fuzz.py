@@ -21,10 +21,12 @@ import pytest
 import tomli
 from attrs import frozen
 
-from probekit import cli, kernel, pipeline, plugins, reference
-from probekit.config import overrides, read
+from probekit import cli, plugins
+from probekit.config import overrides, read, reference
 from probekit.errors import InputError
+from probekit.machine import kernel
 from probekit.plugins import EXPORTERS, PROBES
+from probekit.run import compose
 
 COUNT = int(os.environ.get("PROBEKIT_MUTANTS", "1200"))
 NUMBERS = [int(os.environ["PROBEKIT_MUTANT"])] if "PROBEKIT_MUTANT" in os.environ else range(COUNT)
@@ -248,7 +250,7 @@ def planned(file: Path, given: list[str]) -> None:
         values.setdefault(option, []).append(value)
     run: dict[str, Any] = {name: values.get(f"--{name}", [None])[-1] for name in ("duration", "interval")}
     document = overrides(read(file), run, values.get("--export", ()), values.get("--set", ()))
-    pipeline.plan(cli._structure(document, probes, FOUND), FOUND, kernel.detect())
+    compose.plan(cli._structure(document, probes, FOUND), FOUND, kernel.detect())
 
 
 def faults(number: int, file: Path, capsys: pytest.CaptureFixture[str]) -> str:

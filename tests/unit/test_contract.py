@@ -9,7 +9,7 @@ from pathlib import Path
 import attrs
 import pytest
 
-from probekit import kernel
+from probekit.machine import kernel
 from probekit.testing import assert_plugin_contract, exported, sample
 
 _EXPORTER = '''

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probekit import Attached, AttachPoint, Columns, Table, Way, outside
+from probekit import Attached, AttachPoint, Columns, Table, Way
+from probekit.machine import outside
 from probekit_drops import aggregate, owners
 from probekit_drops.config import DropsConfig
 from probekit_drops.values import NO_HOOK, NO_REASON, Point

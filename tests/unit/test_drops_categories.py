@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from probekit.btf import Types
+from probekit.machine.btf import Types
 from probekit_drops.categories import NEXT, Category, Packet, categorize, short
 
 _VMLINUX = Path("/sys/kernel/btf/vmlinux")

@@ -6,8 +6,8 @@ import struct
 
 import pytest
 
-from probekit.btf import Types
 from probekit.compile.layouts import exact
+from probekit.machine.btf import Types
 
 _INT, _PTR, _ARRAY, _STRUCT, _UNION, _ENUM, _TYPEDEF = 1, 2, 3, 4, 5, 6, 8
 _Field = tuple[str, int, int] | tuple[str, int, int, int]  # name, type, bit, bits

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from probekit import namespaces
+from probekit.machine import namespaces
 
 
 @pytest.fixture
@@ -34,7 +34,7 @@ def test_a_name_that_is_no_utf8_leads_into_its_namespace(named: Path) -> None:
 
 
 def test_processes_that_may_not_be_looked_at_are_counted() -> None:
-    child = "import os, sys; from probekit import namespaces; print(namespaces.survey().refused)"
+    child = "import os, sys; from probekit.machine import namespaces; print(namespaces.survey().refused)"
     command = ["setpriv", "--reuid", "65534", "--clear-groups", sys.executable, "-c", child]
     refused = int(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
     assert (refused > 0) == (os.geteuid() == 0)

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probekit import option
-from probekit.options import format_bytes, format_seconds, parse_bytes, parse_seconds
+from probekit.config.options import format_bytes, format_seconds, parse_bytes, parse_seconds
 
 
 @pytest.mark.parametrize(

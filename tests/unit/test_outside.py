@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from probekit import outside
+from probekit.machine import outside
 
 
 def test_what_is_no_utf8_becomes_replacement_characters_however_it_came(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 import tomli
 
-from probekit import cli, distribution
+from probekit import cli
+from probekit.cli.new import write
 from probekit.errors import InputError, PluginError
-from probekit.new import write
-from probekit.plugins import AGGREGATORS, EXPORTERS, PROBES, PluginInfo, Plugins, arguments_of, discover
+from probekit.plugins import AGGREGATORS, EXPORTERS, PROBES, PluginInfo, Plugins, arguments_of, discover, distribution
 
 _EXPORTER = """
 from attrs import frozen

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from probekit import kernel
 from probekit.compile import headers, process
 from probekit.compile import worker as compiler
 from probekit.errors import CompileError, MissingError, ProbekitError
-from probekit.kernel import find_bpftool
+from probekit.machine import kernel
+from probekit.machine.kernel import find_bpftool
 
 _REQUEST = {"source": "it.bpf.c"}
 _root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")

@@ -13,8 +13,8 @@ from attrs import frozen
 
 from probekit import Bytes, Seconds, option
 from probekit.config import RunSettings, structure
+from probekit.config.reference import markdown, toml
 from probekit.errors import InputError
-from probekit.reference import markdown, toml
 from probekit_latency.config import LatencyConfig
 
 _PROBES: dict[str, type] = {"latency": LatencyConfig}

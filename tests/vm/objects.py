@@ -8,9 +8,11 @@ from __future__ import annotations
 import functools
 from pathlib import Path
 
-from probekit import config, kernel, pipeline, plugins
+from probekit import config, plugins
 from probekit.compile import compile_plan
+from probekit.machine import kernel
 from probekit.plugins import PROBES
+from probekit.run import compose
 
 from ..kernel.objects import OBJECTS
 
@@ -26,5 +28,5 @@ def compile_for(btf: Path) -> None:
     for probe, options in OBJECTS:
         kind = functools.partial(_configuration, found)
         settings = config.structure({"probe": {probe: options}}, (probe,), kind, kind, kind, "")
-        for planned in pipeline.plan(settings, found, facts):
+        for planned in compose.plan(settings, found, facts):
             compile_plan(planned.plan, facts)

@@ -11,48 +11,23 @@ import threading
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from attrs import frozen
 
+from ..compile import compile_plan, load_object
+from ..config import Settings
+from ..errors import ExportError, LoadError, ProbekitError
+from ..export.chain import Chain, Link
+from ..load import Gate, Loaded
+from ..machine.kernel import KernelFacts
+from ..model import Compiled, Planned, Snapshot
+from ..plugins import EXPORTERS, PROBES, Plugins
 from . import clock
-from .compile import compile_plan, load_object
-from .config import Aggregate, Settings
-from .errors import ExportError, LoadError, ProbekitError
-from .export.chain import Chain, Link
-from .kernel import KernelFacts
-from .load import Gate, Loaded
-from .model import AttachPlan, Object, Snapshot
-from .plugins import EXPORTERS, PROBES, Plugins
 from .stop import Stop
 
 if TYPE_CHECKING:  # it needs NumPy
-    from .measure import Begun
-
-
-@frozen
-class Planned:
-    """A probe that is put together but has not touched the kernel.
-
-    Attributes:
-        name: The probe's name.
-        config: An instance of its configuration class.
-        plan: What it wants of the kernel.
-        aggregates: Aggregators that are added to its own.
-    """
-
-    name: str
-    config: Any
-    plan: AttachPlan
-    aggregates: tuple[Aggregate, ...] = ()
-
-
-@frozen
-class Compiled:
-    """A probe that is ready to be loaded."""
-
-    planned: Planned
-    object: Object
+    from .measurement import Begun
 
 
 def plan(settings: Settings, plugins: Plugins, kernel: KernelFacts) -> list[Planned]:
@@ -128,7 +103,7 @@ def run(
         stack.callback(chain.end, [])
         begun = begin(compiled, plugins, kernel, stack, told.failed, told.begun)
 
-        from .measure import Measurement
+        from .measurement import Measurement
 
         Measurement(begun, chain, kernel, stop).run(settings.run)
 
@@ -161,8 +136,8 @@ def begin(
     finally:
         importing.join()
 
-    from .measure import Begun, Collector
-    from .running import Running, open_sources, parts_of
+    from .measurement import Begun, Collector
+    from .probe import Running, open_sources, parts_of
 
     sources = [
         open_sources(probe.planned, each, plugins, kernel, programs_clock, stack)

@@ -12,7 +12,7 @@ import time
 
 from attrs import frozen
 
-from . import bpf
+from ..machine import bpf
 
 _ROUNDS = 5
 _ARRAY, _SOCKET_FILTER = 2, 1  # enum bpf_map_type, enum bpf_prog_type

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import enum
 
-from .model import MapSpec, SourceKind
+from ..model import MapSpec, SourceKind
 
 
 class MapType(enum.IntEnum):

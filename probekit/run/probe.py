@@ -16,14 +16,13 @@ import attrs
 import numpy as np
 from attrs import frozen
 
+from ..drain import Reader, RingReader, open_reader
+from ..errors import ProbekitError
+from ..load import Loaded
+from ..machine.kernel import KernelFacts
+from ..model import Aggregator, Attached, Batch, Columns, Decoder, Deferred, Figures, Joiner, Planned, Table
+from ..plugins import AGGREGATORS, PROBES, Blaming, Plugins
 from .clock import Clock
-from .drain import Reader, RingReader, open_reader
-from .errors import ProbekitError
-from .kernel import KernelFacts
-from .load import Loaded
-from .model import Aggregator, Attached, Batch, Columns, Decoder, Deferred, Figures, Joiner, Table
-from .pipeline import Planned
-from .plugins import AGGREGATORS, PROBES, Blaming, Plugins
 
 
 @frozen

@@ -10,12 +10,12 @@ from typing import Any
 import pluggy
 from attrs import field, frozen
 
+from ..config import suggestion
+from ..config.options import fault
+from ..errors import InputError, PluginError, ProbekitError
+from ..model import AttachPlan
+from ..words import printable
 from . import distribution, hookspecs
-from .config import suggestion
-from .errors import InputError, PluginError, ProbekitError
-from .model import AttachPlan
-from .options import fault
-from .words import printable
 
 PROBES = "probekit.probes"
 AGGREGATORS = "probekit.aggregators"

@@ -8,15 +8,14 @@ from collections.abc import Iterator
 
 from attrs import frozen
 
-from . import bpf, distribution, install
-from .compile import compile_plan, find_libbcc
-from .errors import InputError, MissingError, ProbekitError
-from .kernel import PRIVILEGES, WITH_BTF, KernelFacts, find_bpftool
-from .load import Gate, Loaded
-from .model import AttachPoint
-from .pipeline import Planned
-from .plugins import PROBES, Plugins
-from .privileges import WITHOUT, missing
+from ..compile import compile_plan, find_libbcc
+from ..errors import InputError, MissingError, ProbekitError
+from ..load import Gate, Loaded
+from ..machine import bpf, install
+from ..machine.kernel import PRIVILEGES, WITH_BTF, KernelFacts, find_bpftool
+from ..machine.privileges import WITHOUT, missing
+from ..model import AttachPoint, Planned
+from ..plugins import PROBES, Plugins, distribution
 
 
 @frozen

@@ -7,7 +7,7 @@ from pathlib import Path
 
 def bpf_folder() -> Path:
     """The C sources: in the package, or in the checkout that it is installed from."""
-    package = Path(__file__).parent
+    package = Path(__file__).parents[1]
     installed = package / "_bpf"
     return installed if installed.is_dir() else package.parent / "bpf"
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 
-from .words import printable
+from ..words import printable
 
 NAME = "probekit-ebpf"
 """The distribution; the import package and the command are `probekit`."""

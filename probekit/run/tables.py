@@ -9,13 +9,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from .config import Export, suggestion
-from .errors import ConfigError, ProbekitError
-from .model import Attached, Joiner
-from .pipeline import Planned
-from .plugins import Plugins
-from .running import parts_of
-from .words import string
+from ..config import Export, suggestion
+from ..errors import ConfigError, ProbekitError
+from ..model import Attached, Joiner, Planned
+from ..plugins import Plugins
+from ..words import string
+from .probe import parts_of
 
 
 def check(planned: Iterable[Planned], exports: Iterable[Export], plugins: Plugins) -> None:

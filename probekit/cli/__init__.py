@@ -14,12 +14,13 @@ from typing import Any
 
 import click
 
-from . import config, kernel, plugins, streams, trust
-from .errors import ExportError, InputError, MissingError, ProbekitError
-from .model import Snapshot
-from .plugins import AGGREGATORS, EXPORTERS, PROBES, WORDS, Plugins
-from .stop import Stop
-from .words import lines, printable
+from .. import config, plugins
+from ..errors import ExportError, InputError, MissingError, ProbekitError
+from ..machine import kernel, streams, trust
+from ..model import Snapshot
+from ..plugins import AGGREGATORS, EXPORTERS, PROBES, WORDS, Plugins
+from ..run.stop import Stop
+from ..words import lines, printable
 
 
 def main() -> None:
@@ -114,7 +115,7 @@ def _complain(message: str, hint: str = "") -> None:
 
 def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if wanted and not context.resilient_parsing:
-        from . import __version__  # not above: another package's files may lie over ours, and `check` is to say so
+        from .. import __version__  # not above: another package's files may lie over ours, and `check` is to say so
 
         click.echo(f"probekit, version {__version__}")
         context.exit()
@@ -159,17 +160,17 @@ def run(
     chosen = _structure(document, tuple(dict.fromkeys(probes)), found)
     facts = _privileged()
 
-    from . import pipeline
+    from ..run import compose
 
     stop = Stop()
     terminal = sys.stderr.isatty()
     if terminal:
         click.secho(f"putting {', '.join(probes)} together ...", dim=True, err=True)
     failures = Failures()
-    told = pipeline.Told(
+    told = compose.Told(
         begun=_announce(stop, chosen), progress=_progress if terminal else _no_progress, failed=failures.add, said=_say
     )
-    pipeline.run(chosen, found, facts, stop, told, objects)
+    compose.run(chosen, found, facts, stop, told, objects)
     return failures.exit_code
 
 
@@ -184,16 +185,16 @@ def run(
 @click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for `run --objects`.")
 def compile_objects(probes: tuple[str, ...], file: Path | None, btf: Path | None, output: Path) -> None:
     """Compile for a kernel whose machine needs no compiler then."""
-    from . import pipeline
-    from .compile import compile_plan
-    from .compile.cache import Cache
+    from ..compile import compile_plan
+    from ..compile.cache import Cache
+    from ..run import compose
 
     found = plugins.discover()
     facts = _privileged(btf)
     settings = _structure(_read(file), tuple(dict.fromkeys(probes)), found)
     folder = Cache(output)
     folder.prepare()
-    for planned in pipeline.plan(settings, found, facts):
+    for planned in compose.plan(settings, found, facts):
         compiled = compile_plan(planned.plan, facts)
         folder.store(compiled)
         click.echo(f"{output / compiled.key}.object: {planned.name}, {len(compiled.programs)} programs")
@@ -203,8 +204,8 @@ def compile_objects(probes: tuple[str, ...], file: Path | None, btf: Path | None
 @click.argument("probes", nargs=-1, metavar="[PROBE...]")
 def check(probes: tuple[str, ...]) -> int:
     """Show what this kernel offers, by loading and attaching."""
-    from . import check as checks
-    from . import pipeline
+    from ..run import compose
+    from . import checks
 
     found = plugins.discover()
     facts = kernel.detect()
@@ -213,7 +214,7 @@ def check(probes: tuple[str, ...]) -> int:
         return 3
     for name in probes or found.names(PROBES):
         try:
-            planned = pipeline.plan(_structure(config.Document({}), (name,), found), found, facts)[0]
+            planned = compose.plan(_structure(config.Document({}), (name,), found), found, facts)[0]
         except InputError as error:  # one plugin is at fault; the others are looked at all the same
             if probes:
                 raise
@@ -275,7 +276,7 @@ def config_group() -> None:
 @click.argument("probes", nargs=-1, required=True, metavar="PROBE...")
 def init(probes: tuple[str, ...]) -> None:
     """Print a commented configuration with every option."""
-    from . import reference
+    from ..config import reference
 
     found = plugins.discover()
     exporters = {name: found.config_type(EXPORTERS, name) for name in ("json", "csv", "stdout")}

@@ -11,9 +11,9 @@ from pathlib import Path
 
 from attrs import frozen
 
+from ..errors import MissingError
 from . import trust
 from .btf import Types
-from .errors import MissingError
 from .privileges import NUMBERS
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")

@@ -12,8 +12,8 @@ import attrs
 import numpy as np
 from attrs import frozen
 
-from .drain.layout import as_dtype
-from .model import Array, Batch, LiveMap, MapSpec
+from ..drain.layout import as_dtype
+from ..model import Array, Batch, LiveMap, MapSpec
 
 _FORMAT = "probekit-recording/1"
 

@@ -7,10 +7,9 @@ import keyword
 import re
 from pathlib import Path
 
-from . import distribution
-from .errors import InputError
-from .plugins import EXPORTERS, PROBES, Plugins
-from .words import printable
+from ..errors import InputError
+from ..plugins import EXPORTERS, PROBES, Plugins, distribution
+from ..words import printable
 
 LONGEST = 60
 """Characters of a name: modules, folders and C types are called by it."""

@@ -17,11 +17,14 @@ import attrs
 import numpy as np
 import tomli
 
-from . import kernel, plugins, reference
-from .drain.layout import as_dtype
-from .errors import CompileError, ExportError, MissingError, ProbekitError
-from .export import document, rows
-from .model import (
+from .. import plugins
+from ..config import reference
+from ..config.options import fault
+from ..drain.layout import as_dtype
+from ..errors import CompileError, ExportError, MissingError, ProbekitError
+from ..export import document, rows
+from ..machine import kernel
+from ..model import (  # fmt: skip
     LAYOUT,
     AttachPlan,
     Batch,
@@ -35,9 +38,8 @@ from .model import (
     Snapshot,
     SourceKind,
     Table,
-)  # fmt: skip
-from .options import fault
-from .plugins import AGGREGATORS, EXPORTERS, WORDS, Plugins
+)
+from ..plugins import AGGREGATORS, EXPORTERS, WORDS, Plugins
 
 _NAME = re.compile(r"[a-z][a-z0-9_-]*")
 _GROUPS = {word: group for group, word in WORDS.items()}

@@ -11,13 +11,13 @@ import time
 
 from attrs import frozen
 
+from ..config import RunSettings
+from ..export.chain import Chain
+from ..load import Gate
+from ..machine.kernel import KernelFacts
+from ..model import Figures, Snapshot
 from .clock import Clock
-from .config import RunSettings
-from .export.chain import Chain
-from .kernel import KernelFacts
-from .load import Gate
-from .model import Figures, Snapshot
-from .running import Running, Sources
+from .probe import Running, Sources
 from .stop import Stop
 
 _POLL_SECONDS = 0.25  # at most this long nobody looks at a ring buffer that no program asks to be looked at

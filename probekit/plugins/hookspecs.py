@@ -13,8 +13,8 @@ from typing import Any
 
 import pluggy
 
-from .kernel import KernelFacts
-from .model import Aggregator, Attached, AttachPlan, Decoder, Exporter, LiveMap, Source
+from ..machine.kernel import KernelFacts
+from ..model import Aggregator, Attached, AttachPlan, Decoder, Exporter, LiveMap, Source
 
 PROJECT = "probekit"
 

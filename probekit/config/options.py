@@ -14,7 +14,7 @@ from typing import Any, NewType
 
 import attrs
 
-from .words import WHOLE
+from ..words import WHOLE
 
 Seconds = NewType("Seconds", float)
 """A duration in seconds, in TOML a string with its unit: "60s", "250ms", "1m30s"."""

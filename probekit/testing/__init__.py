@@ -22,18 +22,19 @@ from typing import Any
 
 import pytest
 
-from . import kernel, pipeline, plugins
-from .compile import compile_plan
-from .config import structure
+from .. import plugins
+from ..compile import compile_plan
+from ..config import structure
+from ..errors import AttachError, InputError, MissingError, ProbekitError, VerifierError
+from ..machine import kernel
+from ..machine.kernel import PRIVILEGES, KernelFacts
+from ..model import Attached, AttachPlan, Batch, Compiled, Decoder, LiveMap, Object, Planned, Snapshot
+from ..plugins import AGGREGATORS, EXPORTERS, PROBES
+from ..run import compose
+from ..run.measurement import Begun
+from ..run.probe import Part, Running, Sources, parts_of
 from .contract import Unchecked, contract_faults, export, sample
-from .errors import AttachError, InputError, MissingError, ProbekitError, VerifierError
-from .kernel import PRIVILEGES, KernelFacts
-from .measure import Begun
-from .model import Attached, AttachPlan, Batch, Decoder, LiveMap, Object, Snapshot
-from .pipeline import Compiled, Planned
-from .plugins import AGGREGATORS, EXPORTERS, PROBES
 from .recording import Recording
-from .running import Part, Running, Sources, parts_of
 
 _RECORD_AGAIN = "if the probe has changed since this was recorded, `pytest --record` makes the recording again, as root"
 
@@ -113,11 +114,11 @@ class Harness:
         compiled = self.compile()
         with ExitStack() as stack:
             ready = [Compiled(planned, compiled)]
-            begun = _or_skip(self.kernel, lambda: pipeline.begin(ready, self._plugins, self.kernel, stack, _raise))
+            begun = _or_skip(self.kernel, lambda: compose.begin(ready, self._plugins, self.kernel, stack, _raise))
             yield Live(begun, self.kernel)
 
     def _planned(self) -> Planned:
-        return pipeline.plan(self._settings, self._plugins, self.kernel)[0]
+        return compose.plan(self._settings, self._plugins, self.kernel)[0]
 
     def _decoder(self, source: Any, live: LiveMap) -> Decoder:
         arguments = {"probe": self.name, "config": self.config, "source": source, "map": live}

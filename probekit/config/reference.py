@@ -8,9 +8,9 @@ from typing import Any
 
 import attrs
 
-from .config import RunSettings
+from ..words import key, string
+from . import RunSettings
 from .options import Bytes, Seconds, format_bytes, format_seconds, of_option
-from .words import key, string
 
 
 def toml(probes: Mapping[str, type], exporters: Mapping[str, type]) -> str:

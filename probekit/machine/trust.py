@@ -10,8 +10,8 @@ import stat
 import sys
 from pathlib import Path
 
+from ..errors import MissingError
 from . import outside
-from .errors import MissingError
 
 _WRITABLE = stat.S_IWGRP | stat.S_IWOTH
 _FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC

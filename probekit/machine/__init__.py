@@ -1,0 +1,1 @@
+"""The machine and its kernel: what they offer, and the system calls."""

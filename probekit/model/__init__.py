@@ -1,0 +1,46 @@
+"""The values that pass between the stages, frozen and without behaviour: the only thing that all stages import.
+
+config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> export
+  Settings  AttachPlan  Object   LiveMap  Attached   Batch   Columns   Figures     Snapshot
+"""
+
+from __future__ import annotations
+
+from .batch import Array, Batch, Columns
+from .figures import Bucket, Column, Deferred, Distribution, Figures, Snapshot, Table
+from .object import Attached, Compiled, Hindrance, LiveMap, MapSpec, Object, Refusal
+from .plan import LAYOUT, Added, AttachPlan, AttachPoint, Observation, Planned, Source, SourceKind, Way
+from .roles import Aggregator, Decoder, Exporter, Joiner
+
+__all__ = [
+    "LAYOUT",
+    "Added",
+    "Aggregator",
+    "Array",
+    "AttachPlan",
+    "AttachPoint",
+    "Attached",
+    "Batch",
+    "Bucket",
+    "Column",
+    "Columns",
+    "Compiled",
+    "Decoder",
+    "Deferred",
+    "Distribution",
+    "Exporter",
+    "Figures",
+    "Hindrance",
+    "Joiner",
+    "LiveMap",
+    "MapSpec",
+    "Object",
+    "Observation",
+    "Planned",
+    "Refusal",
+    "Snapshot",
+    "Source",
+    "SourceKind",
+    "Table",
+    "Way",
+]

@@ -1,0 +1,160 @@
+"""What an aggregator has to say."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, overload
+
+from attrs import field, frozen
+
+from .batch import Array
+from .object import Attached
+
+
+@frozen
+class Column:
+    """A column of a table.
+
+    Attributes:
+        name: As in JSON and CSV, its unit included: `avg_latency_us`.
+        values: One for each row.
+        label: It says which row this is, rather than being measured.
+        total: It only ever grows.
+        help: One line for people.
+    """
+
+    name: str
+    values: Array
+    label: bool = False
+    total: bool = False
+    help: str = ""
+
+
+@frozen
+class Table:
+    """Rows of figures.
+
+    Attributes:
+        name: As in JSON: `connections`.
+        columns: Columns of one length.
+        key: One text for each row that names it, unique.
+        headline: Columns that a narrow screen shows, best first; all where empty.
+    """
+
+    name: str
+    columns: tuple[Column, ...]
+    key: Array
+    headline: tuple[str, ...] = ()
+
+
+class Deferred(Sequence[Table]):
+    """Tables that are made when somebody looks at them for the first time, in whatever thread that is.
+
+    Args:
+        make: Makes them; it must not depend on what changes later.
+    """
+
+    def __init__(self, make: Callable[[], tuple[Table, ...]]) -> None:
+        self._make = make
+        self._made: tuple[Table, ...] | None = None
+        self._lock = threading.Lock()  # exporters look from threads of their own
+
+    def _tables(self) -> tuple[Table, ...]:
+        with self._lock:
+            if self._made is None:
+                self._made = self._make()
+            return self._made
+
+    def __len__(self) -> int:
+        return len(self._tables())
+
+    @overload
+    def __getitem__(self, place: int) -> Table: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Table]: ...
+    def __getitem__(self, place: int | slice) -> Table | Sequence[Table]:
+        return self._tables()[place]
+
+
+@frozen
+class Bucket:
+    """A bucket of a histogram that people read: low <= value < high, give or take a bucket of the fine one."""
+
+    label: str
+    low: float
+    high: float
+    count: int
+
+
+@frozen
+class Distribution:
+    """A measured quantity.
+
+    Attributes:
+        name: `request`.
+        unit: Of all figures but the counts: `us`.
+        help: One line for people.
+        events: How many values.
+        min: Smallest, exact; None without events, like the next three.
+        max: Largest, exact.
+        mean: Exact.
+        std: Standard deviation of all values, exact.
+        percentiles: `p99.9` -> value, at most 0.8 % off; empty without events.
+        buckets: A coarse histogram.
+        counts: The log-linear histogram: counts of buckets, mergeable by adding.
+    """
+
+    name: str
+    unit: str
+    help: str
+    events: int
+    min: float | None
+    max: float | None
+    mean: float | None
+    std: float | None
+    percentiles: Mapping[str, float]
+    buckets: tuple[Bucket, ...]
+    counts: Array
+
+
+@frozen
+class Figures:
+    """What an aggregator has to say.
+
+    Attributes:
+        summary: Single figures, by their JSON names.
+        tables: The first one is the main one.
+        distributions: The first one is the main one.
+        lost: What is missing in the figures, by cause.
+        stream: Rows since the last snapshot, where a probe streams events.
+    """
+
+    summary: Mapping[str, Any]
+    tables: Sequence[Table] = ()
+    distributions: tuple[Distribution, ...] = ()
+    lost: Mapping[str, int] = field(factory=dict)
+    stream: Table | None = None
+
+
+@frozen
+class Snapshot:
+    """The state of a run as exporters get it.
+
+    Attributes:
+        probe: Its name.
+        started: Unix seconds.
+        taken: Unix seconds.
+        final: The last one of the run.
+        kernel: Release of the kernel.
+        attached: What was attached, and how.
+        figures: The probe's figures; `lost` includes what the core lost.
+    """
+
+    probe: str
+    started: float
+    taken: float
+    final: bool
+    kernel: str
+    attached: tuple[Attached, ...]
+    figures: Figures

@@ -1,0 +1,1 @@
+"""A run: the stages put together, begun, driven and ended."""
