@@ -204,9 +204,12 @@ static __always_inline void locate(struct drop_scratch *scratch, u64 *ctx, struc
   s->net = netfilter_net(s->device, skb);
   BARRIER(); /* the verifier would know the family, and follow each */
   read_stack(s, ctx);
+  MERGE();
+  find_pointers(s);
   find_state_pointed_to(s);
   find_list(s);
   if (!s->count) {
+    MERGE();
     find_state(s);
     find_list(s);
   }
@@ -443,8 +446,10 @@ static __always_inline void describe(struct drop_scratch *s, u64 *ctx, u32 reaso
   flow->location = ctx[1];
   flow->reason = reason;
   flow->hook = NO_HOOK;
-  if (by_netfilter(reason))
+  if (by_netfilter(reason)) {
     locate(s, ctx, skb);
+    MERGE();
+  }
   flags = read_packet(flow, skb);
   if (!trace_back(&from, skb, receiver)) {
     COUNT(not_packets);

@@ -33,6 +33,7 @@
 #define STACK_WORDS 192 /* of the kernel's stack that are looked at */
 #define STACK_MASK 255  /* of a number that the verifier shall believe to be a word's */
 #define CHAIN_WORDS 64  /* of those, for the chain */
+#define POINTERS 64     /* of words that point into the stack */
 #define STACK_CHUNK 16  /* words read at once: the stack may end within */
 #define STATE_WORDS 8   /* more than struct nf_hook_state has; bcc cannot describe an array with sizeof in it */
 #define STATE_FIELD(name) (__builtin_offsetof(struct nf_hook_state, name) / 8)
@@ -66,10 +67,12 @@ struct hook_scratch {
   u64 at;      /* word at which the state was found */
   u64 pointer; /* word with its address */
   u64 list;    /* address of the hook's functions: struct nf_hook_entries */
-  u64 count;   /* how many they are */
+  u16 count;   /* how many they are */
   u64 entry;   /* which of them ran */
   u64 chain;
-  u64 index; /* of the word that a loop looks at */
+  u64 index;                   /* of the word that a loop looks at */
+  u64 pointing;                /* how many words point into the stack */
+  u8 pointers[STACK_MASK + 1]; /* which */
   u64 words[STACK_MASK + 1 + STATE_WORDS];
   u64 chains[NF_ENTRIES];
 };
@@ -99,7 +102,9 @@ static __always_inline void read_stack(struct hook_scratch *s, u64 *ctx) {
 /* The verifier walks every iteration of a loop, and goes on from each way out of it that leaves something else behind:
  * in a register, or where clang put one on the stack, which is hardly ever free of what was there before. Two loops in
  * a row would be walked hundreds of times. So nothing is left: a loop's counter is all that it knows to differ, and
- * there is one way out, with the same counter. An index that was read back may be any.
+ * there is one way out, with the same counter. An index that was read back may be any. Nor is there any branch in a
+ * loop but that which leaves it: what comes back to its beginning is walked again to the end, where no state of it is
+ * kept.
  */
 #define LOOP(i, from, to) _Pragma("nounroll") for (u64 i = from; i < to; i++)
 #define LEAVE(i, to) asm volatile("%0 = %1" : "=r"(i) : "i"((to)-1))
@@ -147,25 +152,41 @@ static __always_inline u64 is_state(u64 *w, u64 packet_net, u64 device, u64 pack
          (known | leaving) & fits;
 }
 
-/* A state that is pointed to from further down the stack. Few words point into the stack at all. */
+/* The words that point further up the stack: few do. */
+static __always_inline void find_pointers(struct hook_scratch *s) {
+  u64 base = s->base, next = 0;
+
+  LOOP(i, 0, STACK_WORDS) {
+    u64 distance = s->words[i] - base, place = next;
+
+    asm volatile("%0 &= 255" : "+r"(place)); /* STACK_MASK */
+    s->pointers[place] = i;
+    next += is_less(8 * i, distance) & is_less(distance, 8 * STACK_WORDS);
+  }
+  s->pointing = next;
+  MERGE();
+}
+
+/* A state that is pointed to from further down the stack. */
 static __always_inline void find_state_pointed_to(struct hook_scratch *s) {
-  u64 base = s->base, net = s->net, device = s->device, family = s->family;
+  u64 base = s->base, net = s->net, device = s->device, family = s->family, pointing = s->pointing;
 
   s->at = s->pointer = STACK_WORDS;
-  LOOP(i, 0, STACK_WORDS) {
-    u64 index = any_word(s, i), distance = s->words[index] - base, at = distance >> 3, found;
+  LOOP(i, 0, POINTERS) {
+    u64 pointer = s->pointers[any_word(s, i)], distance, at, found;
 
-    if (distance >= 8 * STACK_WORDS)
-      continue;
-    found = is_equal(distance & 7, 0) & is_less(index, at);
+    asm volatile("%0 &= 255" : "+r"(pointer)); /* STACK_MASK */
+    distance = s->words[pointer] - base;
+    at = distance >> 3;
     asm volatile("%0 &= 255" : "+r"(at)); /* STACK_MASK */
-    found &= is_state(&s->words[at], net, device, family);
-    if (found) {
-      s->at = at;
-      s->pointer = index;
-      LEAVE(i, STACK_WORDS);
+    found = is_less(s->index, pointing) & is_equal(distance & 7, 0) & is_state(&s->words[at], net, device, family);
+    if (found | is_less(pointing, s->index + 1)) {
+      s->at = found ? at : STACK_WORDS;
+      s->pointer = found ? pointer : STACK_WORDS;
+      LEAVE(i, POINTERS);
     }
   }
+  MERGE();
 }
 
 /* The nearest state, where nobody has kept its address. */
@@ -180,11 +201,12 @@ static __always_inline void find_state(struct hook_scratch *s) {
       LEAVE(i, STACK_WORDS);
     }
   }
+  MERGE();
 }
 
-/* Where a hook's functions are; 0 where this kernel has no such hook. The device is the state's. */
+/* Where the address of a hook's functions is; 0 where this kernel has no such hook. The device is the state's. */
 static __always_inline u64 list_of(u64 net, u64 device, u8 family, u8 hook) {
-  u64 list = 0, where = 0;
+  u64 where = 0;
 
   if (hook >= NF_HOOKS)
     return 0;
@@ -208,9 +230,7 @@ static __always_inline u64 list_of(u64 net, u64 device, u8 family, u8 hook) {
   else if (family == NF_NETDEV)
     where = device + __builtin_offsetof(struct net_device, nf_hooks_egress);
 #endif
-  if (where)
-    bpf_probe_read_kernel(&list, sizeof(list), (void *)where);
-  return list;
+  return where;
 }
 
 static __always_inline u64 entry_at(u64 list, u32 index) {
@@ -219,8 +239,7 @@ static __always_inline u64 entry_at(u64 list, u32 index) {
 
 /* The functions at the hook of the state that was found; none where a state was found that is none. */
 static __always_inline void find_list(struct hook_scratch *s) {
-  u64 at = s->at, device;
-  u16 count = 0;
+  u64 at = s->at, device, where;
 
   s->list = s->count = 0;
   if (at >= STACK_WORDS)
@@ -228,10 +247,11 @@ static __always_inline void find_list(struct hook_scratch *s) {
   device = s->words[at + STATE_FIELD(in)];
   if (!device)
     device = s->words[at + STATE_FIELD(out)];
-  s->list = list_of(s->net, device, STATE_FAMILY(s->words[at]), s->words[at]);
+  where = list_of(s->net, device, STATE_FAMILY(s->words[at]), s->words[at]);
+  if (where)
+    bpf_probe_read_kernel(&s->list, sizeof(s->list), (void *)where);
   if (s->list)
-    bpf_probe_read_kernel(&count, sizeof(count), (void *)s->list);
-  s->count = count;
+    bpf_probe_read_kernel(&s->count, sizeof(s->count), (void *)s->list);
   BARRIER(); /* read anew what the verifier would otherwise follow for each family */
 }
 
@@ -256,19 +276,19 @@ static __always_inline void find_entry(struct hook_scratch *s, u64 packet) {
       LEAVE(i, STACK_WORDS - 1);
     }
   }
+  MERGE();
 }
 
 /* What each of the hook's functions was registered with. */
 static __always_inline void read_chains(struct hook_scratch *s) {
-  struct nf_hook_entry entry = {};
-
 #pragma unroll
   for (u32 i = 0; i < NF_ENTRIES; i++) {
-    entry.priv = NULL;
+    s->chains[i] = 0;
     if (i < s->count)
-      bpf_probe_read_kernel(&entry, sizeof(entry), (void *)entry_at(s->list, i));
-    s->chains[i] = (u64)entry.priv;
+      bpf_probe_read_kernel(&s->chains[i], sizeof(u64),
+                            (void *)(entry_at(s->list, i) + __builtin_offsetof(struct nf_hook_entry, priv)));
   }
+  MERGE();
 }
 
 /* Of the functions' arguments the one that is nearest on the stack: further away there may be older ones. */
@@ -285,6 +305,7 @@ static __always_inline void find_chain(struct hook_scratch *s) {
       LEAVE(i, CHAIN_WORDS);
     }
   }
+  MERGE();
 }
 
 /* Names are read with every offset that is known; user space takes those that fit the function. */

@@ -69,5 +69,21 @@ static __always_inline u64 between(u64 then, u64 now) {
 /* clang moves no access to memory across it. */
 #define BARRIER() asm volatile("" ::: "memory")
 
+/* Where paths that have come together shall go on as one. The verifier takes a path for one that it knows only where it
+ * has kept the state of an earlier one: at jumps, and not before two jumps and eight instructions after the last that
+ * it kept (is_state_visited in kernel/bpf/verifier.c). Of the states that it has kept within a loop it forgets those
+ * that fit nothing soon. So paths that reach a loop apart are each followed through all of its iterations. These jumps
+ * lead nowhere; it removes them from what runs. */
+#define MERGE() \
+  ({ \
+    u64 merged_; \
+    asm volatile("%0 = 0\n" \
+                 "if %0 != 0 goto +0\n" \
+                 "if %0 != 0 goto +0\n" \
+                 "%0 = 0\n%0 = 0\n%0 = 0\n%0 = 0\n%0 = 0\n" \
+                 "if %0 != 0 goto +0\n" \
+                 : "=r"(merged_)::"memory"); \
+  })
+
 /* Has the compiler describe a type that no map holds; the map itself is never made. */
 #define LAYOUT(name, type) BPF_ARRAY(name##_layout, type, 1)
