@@ -14,7 +14,7 @@ from probekit.decode import text
 from probekit.machine import outside
 from probekit.model import Array
 
-from . import funnel, tables
+from . import funnel, nothing, tables
 from .config import DropsConfig
 from .netfilter import HookEntry, Key, key
 from .owners import Owners, namespaces
@@ -39,9 +39,9 @@ class DropsAggregator:
         self._attached = attached
         # from 6.11 on the receiver is told, too
         self._namer = Namer(nft_frees="drop_with_receiver" in self._programs)
-        self._flows: Mapping[str, Array] = {}
-        self._places: Mapping[str, Array] = {}
-        self._layers: Mapping[str, Array] = {}
+        self._flows = nothing.FLOWS
+        self._places = nothing.PLACES
+        self._layers = nothing.LAYERS
         self._entries: dict[Key, list[HookEntry]] = {}
         self._counters: dict[str, int] = {}
         self._fresh: list[Mapping[str, Array]] = []
@@ -61,8 +61,6 @@ class DropsAggregator:
         """The figures as they are now."""
         self._namespaces = {**self._namespaces, **namespaces()}
         stream = self._stream() if self._config.mode == "events" else None
-        if not self._flows:
-            return Figures(summary=self._summary(np.zeros(0, bool), []), lost=self._lost(), stream=stream)
         found = tables.places(self._flows, self._namer, self._entries)
         others = {
             **self._places,
@@ -123,9 +121,8 @@ class DropsAggregator:
         self._entries = now
 
     def _stream(self) -> Table:
-        fresh, self._fresh = self._fresh, []
-        if not fresh:
-            return Table(name="events", columns=(), key=np.arange(0))
+        none = {**nothing.EVENTS, **(nothing.STACKS if self._config.stacks else {})}
+        fresh, self._fresh = self._fresh or [none], []
         values = {name: np.concatenate([batch[name] for batch in fresh]) for name in fresh[0]}
         found = tables.places(values, self._namer, self._entries)
         self._devices = {**self._devices, **tables.devices(values)}
@@ -137,7 +134,7 @@ class DropsAggregator:
 
     def _summary(self, normal: Array, found: list[Place]) -> dict[str, Any]:
         count = self._counters.get
-        drops = np.concatenate([self._flows["drops"], self._places["drops"]]) if found else np.zeros(0, np.uint64)
+        drops = np.concatenate([self._flows["drops"], self._places["drops"]])
         categories: dict[str, int] = {}
         for place, is_normal, number in zip(found, normal.tolist(), drops.tolist(), strict=True):
             if not is_normal:
@@ -169,7 +166,7 @@ class DropsAggregator:
         return missing
 
     def _reasons(self) -> str:
-        given = self._flows and (self._flows["reason"] != NO_REASON).any()
+        given = (self._flows["reason"] != NO_REASON).any()
         return "given" if given or self._namer.reasons else "not given by this kernel (before 5.17)"
 
     def _lost(self) -> dict[str, int]:
@@ -193,15 +190,12 @@ def _tables(
     every = [*found, *others]
     counts = {name: np.concatenate([flows[name], places[name]]) for name in ("drops", "packets", "bytes")}
     normal = tables.is_normal(every)
-    made = [
+    return (
         tables.reasons(*_chosen(~normal, every, counts), "drops"),
+        *(() if layers is None else (layers,)),
         tables.flows(*_chosen(~tables.is_normal(found), found, flows), known),
-    ]
-    if layers is not None:
-        made.insert(1, layers)
-    if normal.any():
-        made.append(tables.reasons(*_chosen(normal, every, counts), "normal"))
-    return tuple(made)
+        tables.reasons(*_chosen(normal, every, counts), "normal"),
+    )
 
 
 def _chosen(which: Array, found: list[Place], values: Mapping[str, Array]) -> tuple[list[Place], dict[str, Array]]:

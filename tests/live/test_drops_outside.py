@@ -8,10 +8,17 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+
+from probekit.drain.layout import as_dtype
+from probekit.model import Array
+from probekit.testing import Harnesses
+from probekit_drops import nothing
 from tests.kernel.drop_cases import PORT, RIGHT, SENT, send, steady
 from tests.kernel.measured import measured
 from tests.kernel.netns import Namespace, lab
@@ -89,3 +96,28 @@ def test_without_the_right_to_see_more_no_address_is_shown_and_what_is_missing_i
     assert "CAP_SYSLOG" in result["not_known"]["functions"]
     assert "CAP_SYS_PTRACE" in result["not_known"]["processes"]
     assert not re.search("0xffff|ffff[0-9a-f]{12}", (tmp_path / "drops.json").read_text() + stream.read_text())
+
+
+def test_columns_before_the_first_data_are_those_of_the_maps(probe_harness: Harnesses) -> None:
+    compiled = probe_harness("drops", mode="events", stacks=True).compile()
+    layouts = {spec.name: [as_dtype(spec.key), as_dtype(spec.value)] for spec in compiled.maps}
+    event = dict(layouts["events_layout"][1].fields or {})
+    flow = event.pop("flow")[0]
+    of_event = {**_kinds(flow), **{name: entry[0] for name, entry in event.items()}}
+    assert not _unlike({**nothing.EVENTS, **nothing.STACKS}, of_event)
+    for columns, source in ((nothing.FLOWS, "flows"), (nothing.PLACES, "places"), (nothing.LAYERS, "layers")):
+        key, value = layouts[source]
+        assert not _unlike(columns, {**_kinds(key), **_kinds(value)})
+
+
+def _kinds(layout: np.dtype[Any]) -> dict[str, np.dtype[Any]]:
+    return {name: entry[0] for name, entry in (layout.fields or {}).items()}
+
+
+def _unlike(columns: Mapping[str, Array], layout: dict[str, np.dtype[Any]]) -> list[str]:
+    """Columns that are there of another kind."""
+    same = {name: np.zeros(0, kind) for name, kind in layout.items()}
+    return [
+        name for name, values in columns.items()
+        if (values.dtype.itemsize, values.shape[1:]) != (same[name].dtype.itemsize, same[name].shape[1:])
+    ]  # fmt: skip

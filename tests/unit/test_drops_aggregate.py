@@ -105,7 +105,9 @@ def test_tables_that_are_made_later_are_those_that_would_have_been_made_at_once(
     aggregator.update(Columns("layers", _layers(1, 999)))
     afterwards = _plain(aggregator.snapshot().tables)
     assert repr(_plain(late.tables)) == repr(expected)  # nan is not itself
-    assert [table[0] for table in expected] == [table[0] for table in afterwards] == ["drops", "funnel", "flows"]
+    assert (
+        [table[0] for table in expected] == [table[0] for table in afterwards] == ["drops", "funnel", "flows", "normal"]
+    )
     shown = ("netns", "device", "process", "drops")
     assert [expected[2][2][name] for name in shown] == [[str(number)], ["#7"], [""], [3]]
     assert [afterwards[2][2][name] for name in shown] == [["blue"] * 2, ["eth0"] * 2, ["", "holder10"], [77, 3]]
@@ -124,6 +126,33 @@ def test_a_keepalive_is_in_no_total_and_in_no_stream(machine: Path, monkeypatch:
     assert figures.stream is not None
     assert len(figures.stream.key) == 1
     assert [table.name for table in figures.tables] == ["drops", "flows", "normal"]
+
+
+@pytest.mark.parametrize(
+    "config", [DropsConfig(), DropsConfig(mode="events", layers=("device",)), DropsConfig(mode="events", stacks=True)]
+)
+def test_the_first_tables_have_the_columns_of_all_others(machine: Path, config: DropsConfig) -> None:
+    """So an exporter knows them before anything was dropped."""
+    aggregator = aggregate.DropsAggregator(config)
+    before = aggregator.snapshot()
+    _fill(aggregator, [_flow()])
+    aggregator.update(Columns("layers", _layers(1, 105)))
+    stacks = {"stack": np.zeros((1, 32), np.uint64)} if config.stacks else {}
+    events = _columns([_flow()]) | {"time": np.zeros(1, np.uint64), "length": np.zeros(1, np.uint32)} | stacks
+    aggregator.update(Columns("events", events))
+    after = aggregator.snapshot()
+    for first, later in ((before.tables, after.tables), ((before.stream,), (after.stream,))):
+        assert [_shape(table) for table in first] == [_shape(table) for table in later]
+    assert [table.name for table in before.tables] == [
+        name for name in ("drops", "funnel", "flows", "normal") if config.layers or name != "funnel"
+    ]
+    assert not any(len(table.key) for table in before.tables)
+    assert before.summary["total_drops"] == 0
+
+
+def _shape(table: Table | None) -> Any:
+    """What is the same for all snapshots: the length of text is not."""
+    return table and (table.name, [(column.name, column.values.dtype.kind, column.label) for column in table.columns])
 
 
 def test_what_the_process_may_not_see_is_said_with_what_would_let_it(
