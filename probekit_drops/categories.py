@@ -108,7 +108,7 @@ _FUNCTIONS = {  # without a reason, or with NOT_SPECIFIED
     Category.XDP: "do_xdp_generic netif_receive_generic_xdp veth_xdp_rcv_skb generic_xdp_tx",
     Category.TC: "sch_handle_ingress sch_handle_egress",
     Category.POLICY: "sk_filter_trim_cap __xfrm_policy_check",
-    Category.NORMAL: "igmp_rcv skb_release_data",
+    Category.NORMAL: "igmp_rcv skb_release_data bpf_prog_test_run_skb",
 }
 
 # with reasons, a closed port has one; what has none is no datagram, or no policy (xfrm) lets it in

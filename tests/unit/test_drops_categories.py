@@ -23,6 +23,8 @@ _VMLINUX = Path("/sys/kernel/btf/vmlinux")
         ("NO_SOCKET", "tcp_v4_rcv", 6, Category.NO_SOCKET),
         ("TCP_RESET", "tcp_reset", 0, Category.NORMAL),
         ("QUEUE_PURGE", "sk_stream_kill_queues", 0, Category.NORMAL),
+        ("NOT_SPECIFIED", "bpf_prog_test_run_skb", 0, Category.NORMAL),
+        ("", "bpf_prog_test_run_skb", 0, Category.NORMAL),
         ("A_REASON_OF_TOMORROW", "tcp_v4_rcv", 0, Category.OTHER),
         ("NOT_SPECIFIED", "some_driver_xmit", 0, Category.OTHER),
     ],
