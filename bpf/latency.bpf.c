@@ -13,8 +13,8 @@
  * one such line at the end of a request, and nothing else on most of them.
  *
  * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, PICKUP, SAMPLE, OUTLIER_NS, OWNERS, AWAY,
- * REST_BITS, HIGH_BITS, CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of values.py: SIDE_*, ORIGIN_*,
- * END_*, MEASURE_*.
+ * REST_BITS, HIGH_BITS, CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of
+ * values.py: SIDE_*, ORIGIN_*, END_*, MEASURE_*.
  */
 #include "histogram.h"
 #include "moments.h"
@@ -26,9 +26,9 @@
 /* States in which data goes to and fro, at least one way. */
 #define CONNECTED (1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT)
 #define UNSEEN ~0ULL
-#define TICK 16            /* 2^16 ns = 65 us: who was used longest ago */
-#define LONG_AGO 8         /* 2^(16+8) ns = 17 ms: how old transport figures may be against the last exchange */
-#define FAR (1 << 30)      /* bytes; places that are twice as far apart cannot be told from each other */
+#define TICK 16       /* 2^16 ns = 65 us: who was used longest ago */
+#define LONG_AGO 8    /* 2^(16+8) ns = 17 ms: how old transport figures may be against the last exchange */
+#define FAR (1 << 30) /* bytes; places that are twice as far apart cannot be told from each other */
 
 /* In place of a time: an exchange that is not measured is under way. */
 #define UNTIMED 1 /* it is sampled out */
