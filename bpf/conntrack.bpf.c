@@ -105,6 +105,7 @@ struct counters {
 
 struct parameters {
   u64 netns; /* the only one to look at; 0: all */
+  u64 ended; /* 1: the run is over, and nothing is added any more */
 };
 
 BPF_ARRAY(parameters, struct parameters, 1);
@@ -138,6 +139,13 @@ static __always_inline u32 netns_of(struct sock *sk) {
   bpf_probe_read_kernel(&net, sizeof(net), &sk->__sk_common.skc_net.net);
   bpf_probe_read_kernel(&number, sizeof(number), &net->ns.inum);
   return number;
+}
+
+static __always_inline bool has_ended(void) {
+  u32 zero = 0;
+  struct parameters *p = parameters.lookup(&zero);
+
+  return p && p->ended;
 }
 
 static __always_inline bool wanted(struct sock *sk) {
@@ -576,7 +584,8 @@ int each_socket(u64 *ctx) {
     return 0;
   c = find(sk);
   if (!c) {
-    add_unseen(sk, tp, state);
+    if (!has_ended())
+      add_unseen(sk, tp, state);
     return 0;
   }
   if (c->ended)

@@ -9,6 +9,7 @@ from probekit.errors import InputError
 from probekit.machine.kernel import KernelFacts
 from probekit.machine.namespaces import number_of
 from probekit.machine.paths import bpf_folder
+from probekit.model import ENDED
 
 from .config import ConntrackConfig
 from .values import Closer, End, Origin, Side
@@ -51,7 +52,7 @@ def plan(config: ConntrackConfig, kernel: KernelFacts) -> AttachPlan:
             Source("counters", SourceKind.PERCPU),
         ),
         defines=defines,
-        parameters={"netns": namespace_number(config.netns)},
+        parameters={"netns": namespace_number(config.netns), ENDED: 0},
     )
 
 

@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import textwrap
+from collections.abc import Mapping
 from contextlib import ExitStack
 from types import TracebackType
 
@@ -24,6 +25,7 @@ from ..machine.kernel import PRIVILEGES, KernelFacts
 from ..machine.map_types import MapType
 from ..machine.privileges import lacking, missing
 from ..model import (  # fmt: skip
+    ENDED,
     LAYOUT,
     Attached,
     AttachPlan,
@@ -97,7 +99,7 @@ class Loaded:
             for spec in self._compiled.maps:
                 if spec.name not in layouts:
                     self.maps[spec.name] = self._make_map(spec, layouts.get(spec.name + LAYOUT, spec))
-            self._set_parameters()
+            self._set_parameters(self._plan.parameters)
         except BaseException:
             self._descriptors.close()
             raise
@@ -123,6 +125,11 @@ class Loaded:
         self._missed_before = self._missed()
         self.attached = tuple(attrs.evolve(entry, before=_runs_before(entry)) for entry in self.attached)
         self.iterate()
+
+    def end(self) -> None:
+        """The gate has been closed: iterators, which have none, are told by the parameter `ended`."""
+        if ENDED in self._plan.parameters:
+            self._set_parameters({**self._plan.parameters, ENDED: 1})
 
     def iterate(self) -> None:
         """Runs the attached iterators, those of the plan's order one after the other."""
@@ -168,16 +175,16 @@ class Loaded:
         self._descriptors.callback(os.close, fd)
         return LiveMap(spec, fd, layout.value)
 
-    def _set_parameters(self) -> None:
+    def _set_parameters(self, parameters: Mapping[str, int]) -> None:
         """Fills the map `parameters`, whose fields are whole numbers."""
-        if not self._plan.parameters:
+        if not parameters:
             return
         live = self.maps["parameters"]
         value = bytearray(live.spec.value_size)
         places = dict(
             zip(live.value["names"], zip(live.value["formats"], live.value["offsets"], strict=True), strict=True)
         )
-        for name, number in self._plan.parameters.items():
+        for name, number in parameters.items():
             layout, offset = places[name]
             size = int(layout[2:])
             value[offset : offset + size] = number.to_bytes(size, sys.byteorder, signed=layout[1] == "i")

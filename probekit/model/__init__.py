@@ -9,10 +9,11 @@ from __future__ import annotations
 from .batch import Array, Batch, Columns
 from .figures import Bucket, Column, Deferred, Distribution, Figures, Snapshot, Table
 from .object import Attached, Compiled, Hindrance, LiveMap, MapSpec, Object, Refusal
-from .plan import LAYOUT, Added, AttachPlan, AttachPoint, Observation, Planned, Source, SourceKind, Way
+from .plan import ENDED, LAYOUT, Added, AttachPlan, AttachPoint, Observation, Planned, Source, SourceKind, Way
 from .roles import Aggregator, Decoder, Exporter, Joiner
 
 __all__ = [
+    "ENDED",
     "LAYOUT",
     "Added",
     "Aggregator",

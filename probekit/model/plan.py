@@ -11,6 +11,8 @@ from attrs import field, frozen
 
 LAYOUT = "_layout"
 """A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
+ENDED = "ended"
+"""The parameter that is 1 when the run has ended."""
 
 
 class Way(str, enum.Enum):
@@ -100,7 +102,8 @@ class AttachPlan:
         sources: Where the data comes from.
         defines: Macros for the compiler.
         parameters: What is known when the run begins only, and is none of the object's: fields of the only entry of
-            the map `parameters`, all whole numbers.
+            the map `parameters`, all whole numbers. One named `ended` is 1 when the run is over, and iterators are run
+            for the last time.
         include: Folders for `#include "..."`, beside the C file's own and probekit's.
     """
 

@@ -103,6 +103,8 @@ class Begun:
         """Closes the gate; nothing is produced any more."""
         self.gate.close()
         time.sleep(_SETTLE_SECONDS)
+        for running in self.running:
+            running.loaded.end()
 
 
 @frozen

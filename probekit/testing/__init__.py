@@ -149,9 +149,13 @@ class Live:
         self._running.drain()
         return _snapshot(self._running, self._kernel, self._begun.clock.unix(self._begun.began), self.attached)
 
+    def close(self) -> None:
+        """Ends the measurement: nothing counts any more, and the last figures can be looked at."""
+        self._begun.close()
+
     def finish(self) -> Snapshot:
         """Ends the measurement and detaches; the last figures."""
-        self._begun.close()
+        self.close()
         snapshot = self.snapshot()
         self._running.loaded.detach()
         return snapshot

@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from probekit.testing import Harnesses
 from tests.live.conftest import Probe, starting
 
 from .lives import KINDS, assert_balanced, differences, live_and_die
@@ -99,6 +100,22 @@ def test_a_connection_that_was_open_already_is_found_with_its_owner_and_its_figu
     assert (mine["bytes_acked"], theirs["bytes_received"]) == (1501, 1500)  # a SYN is acknowledged like a byte
     assert mine["handshake_us"] is None
     assert mine["id"] == theirs["id"] != ""
+
+
+def test_a_connection_that_opens_when_the_run_has_ended_is_none_of_it(
+    probe_harness: Harnesses, here: Namespace
+) -> None:
+    before = pair(here)
+    with probe_harness("conntrack", netns=str(here.path)).live() as live:
+        live.close()
+        before[0].send(b"x" * 700)
+        after = pair(here)
+        figures = live.snapshot().figures
+    for end in (*before, *after):
+        end.close()
+    assert (figures.summary["already_open"], figures.summary["opened"]) == (2, 0)
+    sent = next(column.values for column in figures.tables[0].columns if column.name == "bytes_acked")
+    assert sorted(sent.tolist()) == [0, 701]  # what is there is brought up to date
 
 
 def test_a_connection_that_was_open_already_ends_in_the_same_way_as_others(
