@@ -99,10 +99,6 @@ class LiveProbe:
         self._loaded.detach()
         time.sleep(SETTLE)
 
-    def collect(self) -> None:
-        """Makes room in the ring buffers."""
-        self._running.sources.collect()
-
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
         """Nobody reads the ring buffers."""
