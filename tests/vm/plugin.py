@@ -1,6 +1,6 @@
-"""The tests of tests/kernel on other kernels as well: `pytest --kernels`.
+"""The tests of tests/kernel on other kernels: `pytest --kernels`.
 
-Each selected test of tests/kernel appears once more for each kernel. The guests run the same tests with the same
+In place of each selected test of tests/kernel there is one for each kernel, and none here. The guests run the same tests with the same
 pytest, two guests at a time, and their reports are replayed here: they are in everything that pytest makes of reports.
 
 A test that does not apply skips with "not on this kernel: ..." and the reason; skipped for any other cause is failed.
@@ -41,7 +41,7 @@ _reports = pytest.StashKey[Path | None]()
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("other kernels")
-    group.addoption("--kernels", action="store_true", help="run tests/kernel on Debian's kernels too, under QEMU")
+    group.addoption("--kernels", action="store_true", help="run tests/kernel on Debian's kernels, under QEMU")
     group.addoption("--within", type=float, default=math.inf, help="minutes of the whole run after which guests end")
     group.addoption("--reports", type=Path, help="write each test's reports to this file (used in the guest)")
 
@@ -163,6 +163,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         return
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "probekit-kernels"
     guests = Guests(cache, config.rootpath / "build/kernels", _began + 60 * config.getoption("within"))
+    items[:] = [item for item in items if item not in tests]
     for guest in guests.guests:
         for item in tests:
             guest.tests.append(item.nodeid)
