@@ -14,9 +14,8 @@ from probekit.model import ENDED
 from .config import ConntrackConfig
 from .values import Closer, End, Origin, Side
 
-_PAGE = 4096
 _CLOSED_WAKE = 64  # records of one CPU between wake-ups of the reader
-_LATE_PAGES = 4
+_LATE = 1 << 14  # bytes
 _HANDSHAKES = 4096
 _NAMED = Path("/run/netns")
 _WITH_ACCEPT_EXIT = ("x86_64", "aarch64")  # machines that bpf/conntrack.bpf.c knows the system calls of
@@ -35,9 +34,9 @@ def plan(config: ConntrackConfig, kernel: KernelFacts) -> AttachPlan:
             for entry in kind
         },
         "MAX_CONNECTIONS": config.max_connections,
-        "CLOSED_PAGES": config.buffer // _PAGE,
+        "CLOSED_PAGES": kernel.pages(config.buffer),
         "CLOSED_WAKE": _CLOSED_WAKE,
-        "LATE_PAGES": _LATE_PAGES,
+        "LATE_PAGES": kernel.pages(_LATE),
         "HANDSHAKES": _HANDSHAKES,
     }
     if _kprobes(config, kernel):

@@ -12,7 +12,6 @@ from probekit.machine.paths import bpf_folder
 from .config import DropsConfig
 from .values import Kind, Point
 
-_PAGE = 4096
 _PLACES = 4096
 _STACK = 32  # frames
 _ALL_HOOKS = "2,10/0,1,2,3,4"  # of NFPROTO_IPV4 and NFPROTO_IPV6
@@ -57,7 +56,7 @@ def plan(config: DropsConfig, kernel: KernelFacts) -> AttachPlan:
         Source("counters", SourceKind.PERCPU),
     ]
     if config.mode == "events":
-        defines["EVENT_PAGES"] = config.buffer // _PAGE
+        defines["EVENT_PAGES"] = kernel.pages(config.buffer)
         defines["EVENT_RATE"] = config.rate
         if config.stacks:
             defines["STACK"] = _STACK

@@ -9,10 +9,9 @@ from probekit.machine.paths import bpf_folder
 from .config import LatencyConfig
 from .values import HIGH_BITS, REST_BITS, End, Measure, Origin, Side
 
-_PAGE = 4096
 _WAYS = 8  # slots in a set: their tags are a cache line, and their arrivals another one
 _LOCKS = 256
-_CLOSED_PAGES = 16
+_CLOSED = 1 << 16  # bytes
 _CLOSED_WAKE = 16  # records of one CPU between wake-ups of the reader
 _EVENT_WAKE = 256
 _OWNERS = 256
@@ -45,7 +44,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         "AWAY": _away_rows(sets) * _WAYS,
         "REST_BITS": REST_BITS,
         "HIGH_BITS": HIGH_BITS,
-        "CLOSED_PAGES": _CLOSED_PAGES,
+        "CLOSED_PAGES": kernel.pages(_CLOSED),
         "CLOSED_WAKE": _CLOSED_WAKE,
     }
     sources = [
@@ -56,7 +55,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         Source("owners", SourceKind.HASH),
     ]
     if config.mode == "events":
-        defines["EVENT_PAGES"] = config.buffer // _PAGE
+        defines["EVENT_PAGES"] = kernel.pages(config.buffer)
         defines["EVENT_WAKE"] = min(_EVENT_WAKE, config.buffer // 512)  # a few times a buffer
         sources.insert(0, Source("events", SourceKind.RING))
     else:

@@ -109,8 +109,10 @@ def _made(
 def _tree(kernel: KernelFacts, cache: Cache, libbcc: Path, version: str, folder: Path) -> Path:
     """The kernel's headers, kept where they can be."""
     assert kernel.btf is not None
-    make = functools.partial(headers.make, btf=kernel.btf, release=kernel.release, libbcc=libbcc)
-    key = _digest(kernel.btf_digest(), kernel.release, version, Path(headers.__file__).read_bytes())
+    make = functools.partial(
+        headers.make, btf=kernel.btf, release=kernel.release, libbcc=libbcc, page_size=kernel.page_size
+    )
+    key = _digest(kernel.btf_digest(), kernel.release, kernel.page_size, version, Path(headers.__file__).read_bytes())
     try:
         return cache.tree(key, make)
     except OSError as error:
@@ -157,7 +159,7 @@ def object_key(plan: AttachPlan, kernel: KernelFacts) -> str:
     """
     words = _words(plan)
     return _digest(
-        _FORMAT, _own_code(), sys.byteorder, kernel.machine, kernel.btf_digest(),
+        _FORMAT, _own_code(), sys.byteorder, kernel.machine, kernel.page_size, kernel.btf_digest(),
         kernel.release if _RELEASE in words else "", sorted(plan.defines.items()), plan.programs(),
         sorted(_targets(plan).items()),
         *(part for path in sources.files(plan) for part in (sources.portable(plan, str(path)), path.read_bytes())),

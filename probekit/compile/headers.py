@@ -49,7 +49,7 @@ _EMPTY = (
 )  # fmt: skip
 
 
-def make(out: Path, btf: Path, release: str, libbcc: Path) -> None:
+def make(out: Path, btf: Path, release: str, libbcc: Path, page_size: int) -> None:
     """Writes the tree.
 
     Args:
@@ -57,6 +57,7 @@ def make(out: Path, btf: Path, release: str, libbcc: Path) -> None:
         btf: The kernel's types.
         release: The kernel's release, for LINUX_VERSION_CODE.
         libbcc: bcc's library, which names the helpers that its own headers use.
+        page_size: Bytes.
 
     Raises:
         MissingError: There is no bpftool.
@@ -74,7 +75,7 @@ def make(out: Path, btf: Path, release: str, libbcc: Path) -> None:
     files["vmlinux.h"] = types
     files["linux/kconfig.h"] = _KCONFIG + "".join(f"#define BPF_FUNC_{name} 0x7fffff\n" for name in missing)
     files["linux/version.h"] = _VERSION.format(code=(major << 16) + (minor << 8) + min(patch, 255))
-    files["asm/page.h"] = "#pragma once\n#define PAGE_SIZE 4096\n"
+    files["asm/page.h"] = f"#pragma once\n#define PAGE_SIZE {page_size}\n"
     for name, content in files.items():
         path = out / "include" / name
         path.parent.mkdir(parents=True, exist_ok=True)

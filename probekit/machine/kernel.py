@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import functools
 import hashlib
+import mmap
 import os
 import platform
 from pathlib import Path
@@ -25,6 +26,13 @@ _MOUNTED = {
     Path("/proc/self/status"): "mount -t proc proc /proc",
     Path("/sys/devices/system/cpu/possible"): "mount -t sysfs sysfs /sys",
 }
+_MACHINES = {
+    b"orig_ax": "x86_64",
+    b"orig_x0": "aarch64",
+    b"orig_gpr2": "s390x",
+    b"orig_gpr3": "ppc64le",
+}
+"""By a member of struct pt_regs that no other architecture's has."""
 _WITH_TOOLS = ("/usr/sbin", "/usr/bin", "/sbin", "/bin")
 
 
@@ -34,10 +42,11 @@ class KernelFacts:
 
     Attributes:
         release: As `uname -r` says it.
-        machine: As `uname -m` says it.
+        machine: As `uname -m` says it there.
         cpus: CPUs that the kernel could ever have: the size of per-CPU maps.
         btf: BTF of the kernel's types, None where it was built without CONFIG_DEBUG_INFO_BTF.
         capabilities: Those that probekit has a use for (`privileges.NUMBERS`) and this process has.
+        page_size: Bytes of a page of memory: a ring buffer takes whole ones. Kernels have 4, 16 or 64 KiB.
     """
 
     release: str
@@ -45,6 +54,11 @@ class KernelFacts:
     cpus: int
     btf: Path | None
     capabilities: frozenset[str]
+    page_size: int = mmap.PAGESIZE
+
+    def pages(self, size: int) -> int:
+        """How many pages hold so many bytes; for sizes and pages that are powers of two it is one, too."""
+        return -(-size // self.page_size)
 
     @property
     def privileged(self) -> bool:
@@ -98,6 +112,12 @@ def _capabilities() -> frozenset[str]:
     return frozenset(name for name, bit in NUMBERS.items() if effective >> bit & 1)
 
 
+def _machine(btf: Path) -> str:
+    """Whose types these are; this machine's where they do not tell."""
+    names = (machine for name, machine in _MACHINES.items() if b"\0" + name + b"\0" in _read_once(btf))
+    return next(names, platform.machine()) if btf.exists() else platform.machine()
+
+
 def _possible_cpus() -> int:
     ranges = Path("/sys/devices/system/cpu/possible").read_text().strip().split(",")
     return int(ranges[-1].split("-")[-1]) + 1
@@ -118,7 +138,7 @@ def detect(btf: Path | None = None) -> KernelFacts:
     path = btf or VMLINUX_BTF
     return KernelFacts(
         release=platform.release(),
-        machine=platform.machine(),
+        machine=_machine(btf) if btf else platform.machine(),
         cpus=_possible_cpus(),
         btf=path if path.exists() else None,
         capabilities=_capabilities(),

@@ -29,7 +29,7 @@ def header_tree() -> Path:
     assert facts.btf is not None
     btf, store = facts.btf, cache.Cache(cache.default_folder())
     store.prepare()
-    return store.tree("bench", lambda out: headers.make(out, btf, facts.release, find_libbcc()))
+    return store.tree("bench", lambda out: headers.make(out, btf, facts.release, find_libbcc(), facts.page_size))
 
 
 def bcc_flags() -> list[str]:

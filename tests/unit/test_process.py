@@ -96,7 +96,7 @@ def test_a_bpftool_that_fails_says_how(
     monkeypatch.setattr(headers, "find_bpftool", lambda: str(_bpftool(tmp_path, script)))
     monkeypatch.setattr(process, "LIMIT_SECONDS", 0.5)
     with pytest.raises(CompileError, match=words):
-        headers.make(tmp_path / "out", kernel.VMLINUX_BTF, "6.1.0", Path("/nowhere"))
+        headers.make(tmp_path / "out", kernel.VMLINUX_BTF, "6.1.0", Path("/nowhere"), 4096)
 
 
 def test_a_program_that_is_none_is_no_bpftool_either(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -105,10 +105,10 @@ def test_a_program_that_is_none_is_no_bpftool_either(monkeypatch: pytest.MonkeyP
     tool.chmod(0o755)
     monkeypatch.setattr(headers, "find_bpftool", lambda: str(tool))
     with pytest.raises(CompileError, match="cannot be run: Exec format error"):
-        headers.make(tmp_path / "out", kernel.VMLINUX_BTF, "6.1.0", Path("/nowhere"))
+        headers.make(tmp_path / "out", kernel.VMLINUX_BTF, "6.1.0", Path("/nowhere"), 4096)
     monkeypatch.setattr(headers, "find_bpftool", lambda: None)
     with pytest.raises(MissingError, match="bpftool is missing"):
-        headers.make(tmp_path / "out", kernel.VMLINUX_BTF, "6.1.0", Path("/nowhere"))
+        headers.make(tmp_path / "out", kernel.VMLINUX_BTF, "6.1.0", Path("/nowhere"), 4096)
 
 
 def test_bpftool_is_looked_for_by_absolute_paths_alone(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

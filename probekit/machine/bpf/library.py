@@ -12,6 +12,9 @@ from typing import Any
 from ...errors import MissingError
 from ..kernel import libbcc_bpf
 
+ENOTSUPP = 524
+"""The kernel's own (linux/errno.h), meant for nobody outside it: the C library has no words for it."""
+_NO_SUPPORT = "not supported by this kernel on this architecture (ENOTSUPP)"
 _SYSCALL = {"x86_64": 321, "aarch64": 280, "riscv64": 280, "s390x": 351, "ppc64le": 361}
 
 
@@ -39,7 +42,7 @@ def call(function: Callable[..., int], *arguments: Any) -> int:
     result = function(*arguments)
     if result < 0:
         code = ctypes.get_errno() or -result
-        raise OSError(code, os.strerror(code))
+        raise OSError(code, _NO_SUPPORT if code == ENOTSUPP else os.strerror(code))
     return result
 
 
