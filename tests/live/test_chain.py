@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -47,19 +48,23 @@ def table_total(text: str, port: int) -> int:
     return sum(int(row[5].replace(",", "")) for row in rows)
 
 
+def is_ours(row: dict[str, Any], port: int) -> bool:
+    return str(row["destination"]).endswith(f":{port}") and row["side"] == "client"
+
+
 def test_three_exporters_give_the_same_totals(tmp_path: Path, redis: tuple[int, int]) -> None:
     done = run_chain(tmp_path, redis[0], str(tmp_path / "{probe}.csv"))
     assert done.returncode == 0, done.stderr
     document = json.loads((tmp_path / "latency.json").read_text())
     with (tmp_path / "latency.csv").open() as file:
         rows = list(csv.DictReader(file))
-    total = sum(int(row["events"]) for row in rows if row["side"] == "client")
-    assert total == document["total_events"] == document["event_type_breakdown"]["request"] >= 2000
-    assert total == sum(r["events"] for r in document["connections"].values() if r["side"] == "client")
+    ours = sum(int(row["events"]) for row in rows if is_ours(row, redis[0]))
+    assert ours == sum(row["events"] for row in document["connections"].values() if is_ours(row, redis[0])) >= 2000
+    assert ours == table_total(done.stdout, redis[0])
     printed = re.search(r"^request +([\d,]+)", done.stdout, re.MULTILINE)
     assert printed is not None
-    assert int(printed[1].replace(",", "")) == total
-    assert table_total(done.stdout, redis[0]) == total
+    total = int(printed[1].replace(",", ""))  # of the machine, which others may use
+    assert total == document["total_events"] == document["event_type_breakdown"]["request"] >= ours
     assert "\x1b" not in done.stdout
 
 

@@ -17,7 +17,9 @@ from typing import Any
 
 from tests.kernel.drop_cases import PORT, RIGHT, send
 from tests.kernel.measured import PROBEKIT, measured
-from tests.kernel.netns import Namespace, lab
+from tests.kernel.netns import Namespace, lab, run
+
+from .test_signals import program_ids, wait_until_gone
 
 SENT = 300
 SO_RCVBUFFORCE = 33  # Python does not name it
@@ -134,17 +136,18 @@ def test_nothing_stays_attached_after_sigkill(tmp_path: Path) -> None:
             contextlib.suppress(AssertionError),
             measured(tmp_path, "--set", LAYERS, "--set", DEVICES, space=right) as result,
         ):
-            names = right.run("bpftool", "prog")
+            ours = program_ids(result["pid"])
+            names = {name(program) for program in ours}
             os.kill(result["pid"], signal.SIGKILL)
-            time.sleep(0.5)
-        assert "xdp_own" in names
-        assert "tc_ingress" in names
-        end = time.monotonic() + 10
-        while right.run("bpftool", "net") != before and time.monotonic() < end:
-            time.sleep(0.1)
+        assert {"xdp_own", "tc_ingress"} <= names
+        assert wait_until_gone(ours) == set()
         assert right.run("bpftool", "net") == before
-        assert "tc_ingress" not in right.run("bpftool", "prog")
         assert "xdp" not in json.loads(right.run("ip", "-j", "-d", "link", "show", "v1r"))[0]
+
+
+def name(program: int) -> str:
+    shown: str = json.loads(run("bpftool", "--json", "prog", "show", "id", str(program)))["name"]
+    return shown
 
 
 def test_a_device_that_is_not_there_is_an_error() -> None:
