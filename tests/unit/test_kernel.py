@@ -11,8 +11,8 @@ import attrs
 import pytest
 
 from probekit import AttachPlan, config, kernel, plugins
-from probekit.bpf import ENOTSUPP, _call
 from probekit.compile import headers, object_key
+from probekit.machine.bpf.library import ENOTSUPP, call
 from probekit.plugins import PROBES
 
 
@@ -75,7 +75,7 @@ def _failing(number: int) -> Callable[[], int]:
 
 def test_what_no_c_library_has_words_for_is_said_in_words() -> None:
     with pytest.raises(OSError, match="not supported by this kernel on this architecture") as caught:
-        _call(_failing(ENOTSUPP))
+        call(_failing(ENOTSUPP))
     assert caught.value.errno == ENOTSUPP
     with pytest.raises(PermissionError, match="not permitted"):
-        _call(_failing(1))
+        call(_failing(1))
