@@ -60,7 +60,7 @@ def test_three_exporters_give_the_same_totals(tmp_path: Path, redis: tuple[int, 
         rows = list(csv.DictReader(file))
     ours = sum(int(row["events"]) for row in rows if is_ours(row, redis[0]))
     assert ours == sum(row["events"] for row in document["connections"].values() if is_ours(row, redis[0])) >= 2000
-    assert ours == table_total(done.stdout, redis[0])
+    assert 2000 <= table_total(done.stdout, redis[0]) <= ours  # the table has room for the busiest, of others too
     printed = re.search(r"^request +([\d,]+)", done.stdout, re.MULTILINE)
     assert printed is not None
     total = int(printed[1].replace(",", ""))  # of the machine, which others may use

@@ -108,9 +108,9 @@ def columns(source: str, rows: Iterable[Array], kind: np.dtype[Any], taken: int)
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(tracked(), max_size=30), st.lists(tracked(), max_size=10), st.booleans(), st.booleans())
+@given(st.lists(tracked(), max_size=8), st.lists(tracked(), max_size=4), st.booleans(), st.booleans())
 def test_connections_have_possible_figures(closed: list[Array], still: list[Array], taken: bool, known: bool) -> None:
-    tracker = ConntrackAggregator(ConntrackConfig(max_closed=20), BEGAN)
+    tracker = ConntrackAggregator(ConntrackConfig(max_closed=5), BEGAN)
     now = TAKEN if taken else BEGAN  # looked at before any time has gone by
     tracker.update(columns("closed", closed, TRACKED, now))
     tracker.update(columns("connections", still, TRACKED, now))
@@ -196,9 +196,9 @@ def decoded(source: str, records: list[dict[str, int]]) -> Columns:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(measured(), max_size=20), st.lists(measured(), max_size=10))
+@given(st.lists(measured(), max_size=8), st.lists(measured(), max_size=4))
 def test_exchanges_have_possible_figures(closed: list[dict[str, int]], still: list[dict[str, int]]) -> None:
-    aggregator = LatencyAggregator(LatencyConfig(max_closed=8))
+    aggregator = LatencyAggregator(LatencyConfig(max_closed=3))
     aggregator.update(decoded("closed", closed))
     aggregator.update(decoded("connections", still))
     figures = aggregator.snapshot()
