@@ -286,7 +286,9 @@ class Loaded:
                 links = [bpf.attach(point.way, program, point.target)]
         except OSError as error:
             os.close(program)
-            return self._hindered(point, error, "the kernel refuses to attach: ", Hindrance.REFUSED)
+            lacks = error.errno == bpf.ENOTSUPP  # on ARM64 before 6.4 fentry loads, and cannot be attached
+            kind = Hindrance.LACKING if lacks else Hindrance.REFUSED
+            return self._hindered(point, error, "the kernel refuses to attach: ", kind)
         self.programs.append(program)
         self._descriptors.callback(os.close, program)
         for link in links:
