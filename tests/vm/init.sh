@@ -14,9 +14,12 @@ mount -t 9p -o "$options,cache=loose,ro" root /lower || echo "root cannot be mou
 mount -t tmpfs upper /upper
 mkdir /upper/files /upper/work
 mount -t overlay -o lowerdir=/lower,upperdir=/upper/files,workdir=/upper/work overlay /root
-mkdir -p /root/proc /root/sys /root/dev /root/run /root/mnt/results
+mkdir -p /root/proc /root/sys /root/dev /root/run
 for folder in proc sys dev; do mount -o move "/$folder" "/root/$folder"; done
-mount -t 9p -o "$options" results /root/mnt/results || echo "the results cannot be mounted"
+for share in $(echo "$SHARES" | tr , ' '); do
+  mkdir -p "/root/mnt/$share"
+  mount -t 9p -o "$options" "$share" "/root/mnt/$share" || echo "$share cannot be mounted"
+done
 mount -t tmpfs run /root/run
 mount -t tracefs tracefs /root/sys/kernel/tracing
 mount -t bpf bpf /root/sys/fs/bpf

@@ -14,13 +14,13 @@ _MODULES = ("virtio_pci", "9pnet_virtio", "9p", "overlay")
 _INIT = Path(__file__).with_name("init.sh")
 
 
-def make(kernel: Kernel, out: Path) -> None:
+def make(kernel: Kernel, busybox: Path, out: Path) -> None:
     """Writes the archive."""
     with tempfile.TemporaryDirectory() as folder:
         root = Path(folder)
         for name in ("bin", "proc", "sys", "dev", "lower", "upper", "root", "modules"):
             (root / name).mkdir()
-        shutil.copy("/bin/busybox", root / "bin")
+        shutil.copy(busybox, root / "bin")
         (root / "bin/sh").symlink_to("busybox")
         shutil.copy(_INIT, root / "init")
         (root / "init").chmod(0o755)

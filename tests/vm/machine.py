@@ -1,28 +1,74 @@
 """Boots a kernel under QEMU and runs tests in it.
 
-KVM is not used: it is not to be had everywhere. What takes ten times longer emulated still takes seconds. A guest has
-one CPU. QEMU's exit status says nothing; that the guest came to the tests, and to their end, is what it prints.
+KVM is not used: it is not to be had everywhere, and never for another architecture. What takes ten times longer
+emulated still takes seconds. QEMU's exit status says nothing; that the guest came to the tests, and to their end, is
+what it prints.
 """
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import sys
 from pathlib import Path
 
+from attrs import field, frozen
+
 from .packages import Kernel
 
+CHECKOUT = Path(__file__).resolve().parents[2]
+_WRITTEN = ("results", "cache")
 _BEGINS, _ENDS = "probekit-guest begins", "probekit-guest ends"
-_GUEST = Path(__file__).with_name("guest.sh")
-_CHECKOUT = Path(__file__).resolve().parents[2]
 
 
-def run(kernel: Kernel, qemu: Path, initramfs: Path, tests: list[str], results: Path, limit: float) -> str:
+@frozen
+class Machine:
+    """What is emulated, and whose files it has.
+
+    Attributes:
+        qemu: Root of an unpacked QEMU.
+        program: Which of its programs.
+        arguments: That program's, for the board.
+        words: The kernel's, for the board.
+        root: The guest's files, never written to.
+        checkout: Where they have this project.
+        python: Where they have the Python that runs the tests.
+        shares: More folders by name, below /mnt.
+        limit: Seconds for the tests.
+    """
+
+    qemu: Path
+    program: str
+    arguments: tuple[str, ...]
+    words: tuple[str, ...]
+    root: Path = Path("/")
+    checkout: Path = CHECKOUT
+    python: str = sys.executable
+    shares: dict[str, Path] = field(factory=dict)
+    limit: float = 1800.0
+
+    @property
+    def compiles(self) -> bool:
+        """Whether what is compiled here is not for it, so that it has to do that itself."""
+        return "cache" in self.shares
+
+
+def x86(qemu: Path) -> Machine:
+    """A machine of one CPU with the files of this one."""
+    return Machine(
+        qemu=qemu,
+        program="qemu-system-x86_64",
+        arguments=("-cpu", "max", "-smp", "1", "-m", "2G"),
+        words=("console=ttyS0", "tsc=reliable", "no_timer_check", "mitigations=off"),
+    )
+
+
+def run(kernel: Kernel, machine: Machine, initramfs: Path, tests: list[str], results: Path, limit: float) -> str:
     """Runs tests in a guest; one that did not come so far is booted once more.
 
     Args:
         kernel: What to boot.
-        qemu: Root of an unpacked QEMU.
+        machine: What to boot it on.
         initramfs: The first file system.
         tests: Node ids.
         results: A folder that gets `reports`, a report as JSON in each line, and `console`.
@@ -36,8 +82,7 @@ def run(kernel: Kernel, qemu: Path, initramfs: Path, tests: list[str], results: 
     printed = ""
     for _ in range(2):
         (results / "reports").unlink(missing_ok=True)
-        printed = _boot(kernel, qemu, initramfs, results, limit)
-        (results / "console").write_text(printed)
+        printed = _boot(kernel, machine, initramfs, results, limit)
         if _BEGINS in printed:
             break
     else:
@@ -49,39 +94,36 @@ def _end(printed: str) -> str:
     return "\n".join(printed.splitlines()[-40:])
 
 
-def _boot(kernel: Kernel, qemu: Path, initramfs: Path, results: Path, limit: float) -> str:
-    """What the guest printed."""
+def _boot(kernel: Kernel, machine: Machine, initramfs: Path, results: Path, limit: float) -> str:
+    """What the guest printed, which is also in `console` while it prints."""
+    shares = {"results": results, **machine.shares}
     words = {
-        "SCRIPT": _GUEST, "MODULES": kernel.modules, "CHECKOUT": _CHECKOUT, "PYTHON": sys.executable,
-        "MARK": _BEGINS.split()[0],
+        "SCRIPT": machine.checkout / "tests/vm/guest.sh", "CHECKOUT": machine.checkout, "PYTHON": machine.python,
+        "MODULES": "/mnt/modules" if "modules" in shares else kernel.modules, "MARK": _BEGINS.split()[0],
+        "SHARES": ",".join(shares),
     }  # fmt: skip
-    arguments = [
-        "console=ttyS0", "panic=-1", "quiet", "tsc=reliable", "no_timer_check", "mitigations=off",
-        *(f"probekit.{name}={value}" for name, value in words.items()),
-    ]  # fmt: skip
-    shared = "virtio-9p-pci,fsdev={0},mount_tag={0}".format
+    arguments = ["panic=-1", "quiet", *machine.words, *(f"probekit.{name}={value}" for name, value in words.items())]
     command = [
-        str(qemu / "usr/bin/qemu-system-x86_64"),
-        *(part for folder in _firmware(qemu) for part in ("-L", str(folder))),
-        "-accel", "tcg,thread=multi", "-cpu", "max", "-smp", "1", "-m", "2G",
+        str(machine.qemu / "usr/bin" / machine.program),
+        *(part for folder in _firmware(machine.qemu) for part in ("-L", str(folder))),
+        "-accel", "tcg,thread=multi", *machine.arguments,
         "-nodefaults", "-nographic", "-no-reboot", "-net", "none", "-serial", "stdio",
-        "-fsdev", "local,id=root,path=/,security_model=none,readonly=on,multidevs=remap", "-device", shared("root"),
-        "-fsdev", f"local,id=results,path={results},security_model=none", "-device", shared("results"),
+        *(part for name, folder in {"root": machine.root, **shares}.items() for part in _shared(name, folder)),
         "-kernel", str(kernel.image), "-initrd", str(initramfs), "-append", " ".join(arguments),
     ]  # fmt: skip
-    try:
-        done = subprocess.run(
-            command,
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.STDOUT,
-            timeout=limit,
-            check=False,
+    console = results / "console"
+    with console.open("wb") as out, contextlib.suppress(subprocess.TimeoutExpired):
+        subprocess.run(
+            command, stdin=subprocess.DEVNULL, stdout=out, stderr=subprocess.STDOUT, timeout=limit, check=False
         )
-        output = done.stdout
-    except subprocess.TimeoutExpired as error:
-        output = error.stdout or b""
-    return output.decode(errors="replace")
+    return console.read_text(errors="replace")
+
+
+def _shared(name: str, folder: Path) -> tuple[str, ...]:
+    """A folder that the guest can mount by that name."""
+    readonly = "off" if name in _WRITTEN else "on"
+    backend = f"local,id={name},path={folder},security_model=none,multidevs=remap,readonly={readonly}"
+    return "-fsdev", backend, "-device", f"virtio-9p-pci,fsdev={name},mount_tag={name}"
 
 
 def _firmware(qemu: Path) -> list[Path]:

@@ -1,4 +1,4 @@
-"""Kernels and QEMU from Debian's archive, unpacked into a cache folder; nothing is installed from them.
+"""Kernels, QEMU and files of other machines from Debian's archive, unpacked into a cache folder; nothing is installed.
 
 Versions come from the metapackages. QEMU comes from backports because bookworm's 7.2 crashes under newer kernels; what
 it links to is bookworm's, which `./dev` installs.
@@ -10,13 +10,14 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from attrs import frozen
 
 KEYS = Path("/usr/share/keyrings/debian-archive-keyring.gpg")
 SUITES = ("bullseye-security", "bookworm-security", "bookworm-backports", "trixie-backports")
-QEMU = ("qemu-system-x86", "qemu-system-common", "qemu-system-data", "seabios")
+QEMU = ("qemu-system-common", "qemu-system-data", "seabios")
 QEMU_SUITE = "bookworm-backports"
 
 
@@ -40,9 +41,11 @@ class Archive:
 
     Args:
         folder: Where apt keeps its state.
+        architecture: Whose packages.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, architecture: str = "amd64") -> None:
+        self.architecture = architecture
         for name in ("state/lists/partial", "cache/archives/partial", "empty"):
             (folder / name).mkdir(parents=True, exist_ok=True)
         (folder / "state/status").touch()
@@ -57,6 +60,7 @@ class Archive:
             f'Dir::Etc::sourcelist "{folder}/sources.list"; Dir::Etc::sourceparts "{folder}/empty";\n'
             f'Dir::Etc::preferencesparts "{folder}/empty"; Acquire::Languages "none"; APT::Sandbox::User "root";\n'
             'Acquire::Check-Valid-Until "false"; Acquire::Retries "3";\n'
+            f'APT::Architecture "{architecture}"; APT::Architectures "{architecture}";\n'
         )
         self._environment = {**os.environ, "APT_CONFIG": str(folder / "apt.conf")}
         self._run("apt-get", "update", "-qq")
@@ -79,16 +83,31 @@ class Archive:
         assert found, f"{package} depends on nothing"
         return found[1]
 
-    def unpack(self, packages: list[str], into: Path) -> None:
-        """Downloads packages and unpacks them; the folder is there whole or not at all."""
+    def unpack(self, packages: Iterable[str], into: Path, more: Callable[[Path], None] = lambda _: None) -> None:
+        """Downloads packages and unpacks them; the folder is there whole or not at all.
+
+        Args:
+            packages: Names, with version or suite if need be.
+            into: The folder.
+            more: What else is done to it while it is made.
+        """
         making = into.with_name(into.name + ".making")
         shutil.rmtree(making, ignore_errors=True)
         (making / "debs").mkdir(parents=True)
         self._run("apt-get", "download", "-qq", *packages, cwd=making / "debs")
-        for deb in (making / "debs").glob("*.deb"):
-            self._run("dpkg-deb", "-x", str(deb), str(making))
+        more(making)
+        for deb in sorted((making / "debs").glob("*.deb")):
+            unpacked = subprocess.run(["dpkg-deb", "--fsys-tarfile", str(deb)], capture_output=True, check=True).stdout
+            # a folder that is a link already, such as /lib, stays one
+            command = ["tar", "--extract", "--keep-directory-symlink", "--directory", str(making)]
+            subprocess.run(command, input=unpacked, check=True)
         shutil.rmtree(making / "debs")
         making.rename(into)
+
+    def with_dependencies(self, packages: Iterable[str]) -> list[str]:
+        """These packages and all that they need, on a machine that has nothing."""
+        command = ("apt-get", "install", "--simulate", "--no-install-recommends", "-qq", *packages)
+        return re.findall(r"^Inst (\S+)", self._run(*command), re.MULTILINE)
 
 
 def _mirrors() -> tuple[str, str]:
@@ -105,14 +124,16 @@ def _mirrors() -> tuple[str, str]:
 def kernels(folder: Path) -> list[Kernel]:
     """The newest kernel of each suite, fetched where it is not there yet."""
     archive = Archive(folder / "apt")
-    return [_kernel(archive, suite, folder) for suite in SUITES]
+    return [kernel(archive, suite, folder) for suite in SUITES]
 
 
-def _kernel(archive: Archive, suite: str, folder: Path) -> Kernel:
-    version = archive.version("linux-image-amd64", suite)
-    image = archive.first_dependency("linux-image-amd64", version)
+def kernel(archive: Archive, suite: str, folder: Path) -> Kernel:
+    """The newest kernel of a suite for the archive's architecture."""
+    package = f"linux-image-{archive.architecture}"
+    version = archive.version(package, suite)
+    image = archive.first_dependency(package, version)
     if image.startswith("linux-base"):  # from 7 on it is split in two
-        release = archive.first_dependency("linux-base-amd64", version).removeprefix("linux-base-")
+        release = archive.first_dependency(f"linux-base-{archive.architecture}", version).removeprefix("linux-base-")
         packages = [f"linux-binary-{release}", f"linux-modules-{release}"]
     else:
         release = image.removeprefix("linux-image-")
@@ -128,11 +149,17 @@ def _kernel(archive: Archive, suite: str, folder: Path) -> Kernel:
     return Kernel(release, image_file if image_file.exists() else modules / "vmlinuz", modules)
 
 
-def qemu(folder: Path) -> Path:
-    """The root of an unpacked QEMU."""
+def qemu(folder: Path, machine: str) -> Path:
+    """The root of an unpacked QEMU.
+
+    Args:
+        folder: The cache.
+        machine: Whose, as Debian's packages name it: x86, arm.
+    """
     archive = Archive(folder / "apt")
-    version = archive.version(QEMU[0], QEMU_SUITE)
-    root = folder / f"qemu_{version.replace(':', '.')}"
+    package = f"qemu-system-{machine}"
+    version = archive.version(package, QEMU_SUITE)
+    root = folder / f"{package}_{version.replace(':', '.')}"
     if not root.exists():
-        archive.unpack([f"{package}/{QEMU_SUITE}" for package in QEMU], root)
+        archive.unpack([f"{name}/{QEMU_SUITE}" for name in (package, *QEMU)], root)
     return root

@@ -1,7 +1,8 @@
 """The tests of tests/kernel on other kernels: `pytest --kernels`.
 
-In place of each selected test of tests/kernel there is one for each kernel, and none here. The guests run the same tests with the same
-pytest, two guests at a time, and their reports are replayed here: they are in everything that pytest makes of reports.
+In place of each selected test of tests/kernel there is one for each kernel, and none here. The guests run the same
+tests with the same pytest, two guests at a time, and their reports are replayed here: they are in everything that
+pytest makes of reports. With `--arm64` there is one guest, of that architecture.
 
 A test that does not apply skips with "not on this kernel: ..." and the reason; skipped for any other cause is failed.
 With `--within MINUTES`, for machines that are slow and have a limit, guests end then; what they have not run is skipped
@@ -26,12 +27,11 @@ from attrs import field, frozen
 from probekit.errors import ProbekitError
 
 from ..kernel.objects import MODULES
-from . import initramfs, machine, objects, packages, vmlinux
+from . import arm64, initramfs, machine, objects, packages, vmlinux
 from .table import NO_TIME, Outcome, lines
 
 NOT_HERE = "not on this kernel: "
 _FOLDER = "tests/kernel/"
-_LIMIT = 1800.0
 _AT_A_TIME = 2
 _WORTHWHILE = 120.0  # less is not enough to come to the tests
 _outcomes = pytest.StashKey[list[Outcome]]()
@@ -42,6 +42,7 @@ _reports = pytest.StashKey[Path | None]()
 def pytest_addoption(parser: pytest.Parser) -> None:
     group = parser.getgroup("other kernels")
     group.addoption("--kernels", action="store_true", help="run tests/kernel on Debian's kernels, under QEMU")
+    group.addoption("--arm64", action="store_true", help="run tests/kernel on Debian's kernel for ARM64, under QEMU")
     group.addoption("--within", type=float, default=math.inf, help="minutes of the whole run after which guests end")
     group.addoption("--reports", type=Path, help="write each test's reports to this file (used in the guest)")
 
@@ -57,19 +58,20 @@ class Guest:
 
     Attributes:
         kernel: Which one.
+        machine: What it runs on.
         results: Its folder.
         tests: Node ids that it runs.
     """
 
     kernel: packages.Kernel
+    machine: machine.Machine
     results: Path
     tests: list[str] = field(factory=list)
 
-    def run(self, qemu: Path, end: float) -> tuple[str, dict[str, list[dict[str, Any]]]]:
+    def run(self, end: float) -> tuple[str, dict[str, list[dict[str, Any]]]]:
         """What went wrong with the guest, and the reports of each test.
 
         Args:
-            qemu: Root of an unpacked QEMU.
             end: When to stop, by the monotonic clock.
         """
         if end - time.monotonic() < _WORTHWHILE:
@@ -78,22 +80,24 @@ class Guest:
             self._prepare()
         except ProbekitError as error:
             return f"what the guest needs could not be made: {error.message}", {}
-        return self._boot(qemu, end)
+        return self._boot(end)
 
     def _prepare(self) -> None:
         self.results.mkdir(parents=True, exist_ok=True)
+        initramfs.make(self.kernel, self.machine.root / "bin/busybox", self.results / "initramfs")
+        if self.machine.compiles:
+            return
         types = self.results / "btf"
         types.write_bytes(vmlinux.btf(self.kernel.image))
         for module in MODULES:  # beside the kernel's, as in /sys/kernel/btf
             if found := vmlinux.module_btf(self.kernel.modules, module):  # from 5.11 on
                 types.with_name(module).write_bytes(found)
         objects.compile_for(types)
-        initramfs.make(self.kernel, self.results / "initramfs")
 
-    def _boot(self, qemu: Path, end: float) -> tuple[str, dict[str, list[dict[str, Any]]]]:
-        limit = min(_LIMIT, max(end - time.monotonic(), 1))
+    def _boot(self, end: float) -> tuple[str, dict[str, list[dict[str, Any]]]]:
+        limit = min(self.machine.limit, max(end - time.monotonic(), 1))
         initial = self.results / "initramfs"
-        trouble = machine.run(self.kernel, qemu, initial, self.tests, self.results, limit)
+        trouble = machine.run(self.kernel, self.machine, initial, self.tests, self.results, limit)
         if trouble and time.monotonic() >= end:
             trouble = NO_TIME
         reports: dict[str, list[dict[str, Any]]] = {}
@@ -107,16 +111,15 @@ class Guest:
 class Guests:
     """All of them, begun when the first result is wanted."""
 
-    def __init__(self, folder: Path, results: Path, end: float) -> None:
+    def __init__(self, booted: list[tuple[machine.Machine, packages.Kernel]], results: Path, end: float) -> None:
         self._end = end
-        self._qemu = packages.qemu(folder)
-        self.guests = [Guest(kernel, results / kernel.release) for kernel in packages.kernels(folder)]
+        self.guests = [Guest(kernel, board, results / kernel.release) for board, kernel in booted]
         self._running: dict[str, Future[tuple[str, dict[str, list[dict[str, Any]]]]]] = {}
 
     def result(self, guest: Guest) -> tuple[str, dict[str, list[dict[str, Any]]]]:
         if not self._running:
             pool = ThreadPoolExecutor(_AT_A_TIME)
-            self._running = {one.kernel.release: pool.submit(one.run, self._qemu, self._end) for one in self.guests}
+            self._running = {one.kernel.release: pool.submit(one.run, self._end) for one in self.guests}
             pool.shutdown(wait=False)
         return self._running[guest.kernel.release].result()
 
@@ -156,13 +159,28 @@ class GuestItem(pytest.Item):
             yield pytest.TestReport(self.nodeid, self.location, {}, "failed", text, "call")
 
 
+def _elsewhere(config: pytest.Config) -> bool:
+    return bool(config.getoption("kernels") or config.getoption("arm64"))
+
+
+def _booted(config: pytest.Config) -> Iterator[tuple[machine.Machine, packages.Kernel]]:
+    """What is asked for."""
+    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "probekit-kernels"
+    if config.getoption("arm64"):
+        yield arm64.machine(cache)
+    if config.getoption("kernels"):
+        board = machine.x86(packages.qemu(cache, "x86"))
+        for kernel in packages.kernels(cache):
+            yield board, kernel
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     tests = [item for item in items if item.nodeid.startswith(_FOLDER)]
-    if not config.getoption("kernels") or not tests:
+    if not _elsewhere(config) or not tests:
         return
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "probekit-kernels"
-    guests = Guests(cache, config.rootpath / "build/kernels", _began + 60 * config.getoption("within"))
+    end = _began + 60 * config.getoption("within")
+    guests = Guests(list(_booted(config)), config.rootpath / "build/kernels", end)
     items[:] = [item for item in items if item not in tests]
     for guest in guests.guests:
         for item in tests:
@@ -226,7 +244,7 @@ def pytest_sessionstart(session: pytest.Session) -> None:
 @pytest.hookimpl(trylast=True)
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     outcomes = config.stash[_outcomes]
-    if outcomes and config.getoption("kernels"):
+    if outcomes and _elsewhere(config):
         terminalreporter.section("kernels")
         for line in lines(outcomes):
             terminalreporter.line(line)
