@@ -11,8 +11,8 @@ import attrs
 import pytest
 
 from probekit import AttachPlan, config, plugins
-from probekit.machine import kernel
 from probekit.compile import headers, object_key
+from probekit.machine import kernel
 from probekit.machine.bpf.library import ENOTSUPP, call
 from probekit.plugins import PROBES
 
