@@ -14,31 +14,32 @@ class LatencyConfig:
     """TCP latency."""
 
     attach: Literal["auto", "fentry", "kprobe", "tracepoint"] = option(
-        "auto", help="how programs are attached; auto takes the first way that works"
+        "auto", help="how to attach the programs; auto takes the first way that works"
     )
     mode: Literal["aggregate", "events"] = option(
-        "aggregate", help="aggregate counts in the kernel; events streams every request and service to the exporters"
+        "aggregate",
+        help="aggregate counts in the kernel; events also streams every request and service",
     )
     pickup: bool = option(
-        False, help="also time what a server's request waits for the program; costs one more reading of the clock"
+        False, help="also time how long a request waits at the server for the program; costs one more clock read"
     )
     sample: float = option(
-        1.0, help="share of the exchanges that are measured, decided in the kernel for each",
+        1.0, help="share of exchanges to measure; the kernel decides for each one",
         allowed="above 0 and at most 1", check=lambda v: 0 < v <= 1,
     )  # fmt: skip
     outlier: Seconds = option(
-        Seconds(60.0), help="what takes longer is counted as an outlier and measured no further",
+        Seconds(60.0), help="an exchange that takes longer counts as an outlier and is in no other figure",
         allowed='above 0 and at most "60s"', check=lambda v: 0 < v <= 60,
     )  # fmt: skip
     max_connections: int = option(
-        10240, help="connections kept in the kernel; beyond, the one used longest ago leaves and is counted",
+        10240, help="connections to keep in the kernel; beyond that, the least recently used one is evicted",
         allowed="from 64 to 1000000", check=lambda v: 64 <= v <= 1_000_000,
     )  # fmt: skip
     max_closed: int = option(
-        100_000, help="closed connections listed in the output; beyond, the oldest are added up in one row a side",
+        100_000, help="closed connections to list; beyond that, the oldest are summed up in one row per side",
         allowed="from 0 to 10000000", check=lambda v: 0 <= v <= 10_000_000,
     )  # fmt: skip
     buffer: Bytes = option(
-        Bytes(4 << 20), help="size of the events' ring buffer, used with mode = \"events\"",
+        Bytes(4 << 20), help="with mode = \"events\": size of the ring buffer",
         allowed='a power of two from "4KiB" to "1GiB"', check=lambda v: 4096 <= v <= 1 << 30 and v & (v - 1) == 0,
     )  # fmt: skip

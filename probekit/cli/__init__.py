@@ -102,7 +102,7 @@ def _misused(error: click.ClickException) -> None:
         click.echo(error.format_message(), err=True)
         return
     context = getattr(error, "ctx", None)
-    _complain(error.format_message(), f"{context.command_path} --help says what there is" if context else "")
+    _complain(error.format_message(), f"`{context.command_path} --help` lists what is available" if context else "")
 
 
 def _complain(message: str, hint: str = "") -> None:
@@ -122,10 +122,12 @@ def _version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
-@click.option("--debug", is_flag=True, help="Show tracebacks.")
-@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version.")
+@click.option("--debug", is_flag=True, help="Show a traceback with each error.")
+@click.option(
+    "--version", is_flag=True, is_eager=True, expose_value=False, callback=_version, help="Show the version and exit."
+)
 def commands(debug: bool) -> None:
-    """Kernel measurements from a TOML file."""
+    """Measure what happens in the Linux kernel, as a TOML file says."""
     trust.refuse_foreign_packages()
     if not streams.coloured(sys.stdout) or not streams.coloured(sys.stderr):
         click.get_current_context().color = False
@@ -134,16 +136,27 @@ def commands(debug: bool) -> None:
 @commands.command()
 @click.argument("probes", nargs=-1, required=True, metavar="PROBE...")
 @click.option(
-    "--config", "file", type=click.Path(path_type=Path), help="The TOML file; without it, defaults and stdout."
+    "--config",
+    "file",
+    type=click.Path(path_type=Path),
+    help="TOML file.  [default: every option at its default, tables on stdout]",
 )
 @click.option("--duration", help="How long to measure, such as 60s.  [default: until Ctrl-C]")
-@click.option("--interval", help="Time between two progress reports, such as 10s.")
+@click.option("--interval", help="Time between two snapshots, such as 10s.")
 @click.option(
-    "--export", "exports", multiple=True, metavar="KIND[:PATH]", help="One more exporter; may be given again."
+    "--export", "exports", multiple=True, metavar="KIND[:PATH]", help="Add an exporter to the chain; repeatable."
 )
-@click.option("--objects", type=click.Path(path_type=Path, file_okay=False), help="Load what `compile` made there.")
 @click.option(
-    "--set", "settings", multiple=True, metavar="PATH=VALUE", help="Overrides, such as probe.latency.sample=0.1."
+    "--objects",
+    type=click.Path(path_type=Path, file_okay=False),
+    help="Load objects that `probekit compile` wrote to this folder.",
+)
+@click.option(
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="PATH=VALUE",
+    help="Override an option, such as probe.latency.sample=0.1; repeatable.",
 )
 def run(
     probes: tuple[str, ...],
@@ -154,7 +167,7 @@ def run(
     objects: Path | None,
     settings: tuple[str, ...],
 ) -> int:
-    """Measure until the duration is over, Ctrl-C or SIGTERM."""
+    """Measure until the duration ends or Ctrl-C or SIGTERM arrives."""
     found = plugins.discover()
     document = config.overrides(_read(file), {"duration": duration, "interval": interval}, exports, settings)
     chosen = _structure(document, tuple(dict.fromkeys(probes)), found)
@@ -165,7 +178,7 @@ def run(
     stop = Stop()
     terminal = sys.stderr.isatty()
     if terminal:
-        click.secho(f"putting {', '.join(probes)} together ...", dim=True, err=True)
+        click.secho(f"preparing {', '.join(probes)} ...", dim=True, err=True)
     failures = Failures()
     told = compose.Told(
         begun=_announce(stop, chosen), progress=_progress if terminal else _no_progress, failed=failures.add, said=_say
@@ -176,15 +189,15 @@ def run(
 
 @commands.command(name="compile")
 @click.argument("probes", nargs=-1, required=True, metavar="PROBE...")
+@click.option("--config", "file", type=click.Path(path_type=Path), help="TOML file that the probes will run with.")
 @click.option(
-    "--config", "file", type=click.Path(path_type=Path), help="The TOML file that they are going to run with."
+    "--btf", type=click.Path(path_type=Path, exists=True), help="BTF of the kernel to compile for.  [default: this one]"
 )
 @click.option(
-    "--btf", type=click.Path(path_type=Path, exists=True), help="Types of another kernel.  [default: this one]"
+    "--output", type=click.Path(path_type=Path), required=True, help="Folder to write to, for `probekit run --objects`."
 )
-@click.option("--output", type=click.Path(path_type=Path), required=True, help="Folder for `run --objects`.")
 def compile_objects(probes: tuple[str, ...], file: Path | None, btf: Path | None, output: Path) -> None:
-    """Compile for a kernel whose machine needs no compiler then."""
+    """Compile probes for a machine without a compiler."""
     from ..compile import compile_plan
     from ..compile.cache import Cache
     from ..run import compose
@@ -203,7 +216,7 @@ def compile_objects(probes: tuple[str, ...], file: Path | None, btf: Path | None
 @commands.command()
 @click.argument("probes", nargs=-1, metavar="[PROBE...]")
 def check(probes: tuple[str, ...]) -> int:
-    """Show what this kernel offers, by loading and attaching."""
+    """Load and attach every program, and show what works here."""
     from ..run import compose
     from . import checks
 
@@ -228,7 +241,7 @@ def check(probes: tuple[str, ...]) -> int:
 
 @commands.command(name="list")
 def list_plugins() -> None:
-    """Show the installed probes, aggregators and exporters."""
+    """List the installed probes, aggregators and exporters."""
     rows = [("KIND", "NAME", "MODULE", "FROM")]
     rows += [
         (WORDS[info.group], info.name, info.module, f"{info.distribution} {info.version}")
@@ -241,20 +254,20 @@ def list_plugins() -> None:
 
 @commands.group()
 def new() -> None:
-    """Write the package of a new probe or exporter."""
+    """Create a package for a new probe or exporter."""
 
 
 @new.command(name="probe")
 @click.argument("name")
 def new_probe(name: str) -> None:
-    """Write a probe that measures how long processes live, to be changed."""
+    """Create a working probe to start from: how long processes live."""
     _new(PROBES, name)
 
 
 @new.command(name="exporter")
 @click.argument("name")
 def new_exporter(name: str) -> None:
-    """Write an exporter that makes Markdown pages, to be changed."""
+    """Create a working exporter to start from: Markdown pages."""
     _new(EXPORTERS, name)
 
 
@@ -269,13 +282,13 @@ def _new(group: str, name: str) -> None:
 
 @commands.group(name="config")
 def config_group() -> None:
-    """Write and check configuration files."""
+    """Create and check configuration files."""
 
 
 @config_group.command()
 @click.argument("probes", nargs=-1, required=True, metavar="PROBE...")
 def init(probes: tuple[str, ...]) -> None:
-    """Print a commented configuration with every option."""
+    """Print a commented TOML file with every option."""
     from ..config import reference
 
     found = plugins.discover()

@@ -65,7 +65,7 @@ def check(plan: AttachPlan, compiled: Object) -> None:
     for source in plan.sources:
         if source.map not in maps:
             there = ", ".join(sorted(name for name in maps if not name.endswith(LAYOUT))) or "none"
-            raise CompileError(f"{plan.source} has no map {source.map}, which the plan drains (there is: {there})")
+            raise CompileError(f"{plan.source} has no map {source.map}, which the plan drains (available: {there})")
         _check_source(plan, source, maps[source.map], maps.get(source.map + LAYOUT))
     if plan.parameters:
         _check_parameters(plan, maps.get(_PARAMETERS))
@@ -101,7 +101,7 @@ def _check_source(plan: AttachPlan, source: Source, spec: MapSpec, layout: MapSp
     if kind is SourceKind.TABLE and source.live not in _names(spec.value):
         there = ", ".join(_names(spec.value)) or "none, it is no struct"
         raise CompileError(
-            f"a slot of {name} has no field {source.live!r}, which says whether it is in use (there is: {there})",
+            f"a slot of {name} has no field {source.live!r}, which says whether it is in use (available: {there})",
             f'name a field that is 0 in free slots: Source("{name}", SourceKind.TABLE, live="...")',
         )
     if kind is SourceKind.TABLE and not _is_number(spec.value["formats"][_names(spec.value).index(source.live)]):
@@ -157,7 +157,7 @@ def _check_parameters(plan: AttachPlan, spec: MapSpec | None) -> None:
               if not _is_padding(name, form)}  # fmt: skip
     for name in plan.parameters.keys() - fields.keys():
         raise CompileError(
-            f"the map {_PARAMETERS} has no field {name}, which the plan gives (there is: {', '.join(fields)})",
+            f"the map {_PARAMETERS} has no field {name}, which the plan gives (available: {', '.join(fields)})",
             "give the field and the parameter one name",
         )
     for name, form in fields.items():
@@ -168,7 +168,7 @@ def _check_parameters(plan: AttachPlan, spec: MapSpec | None) -> None:
             )
         if name not in plan.parameters:
             raise CompileError(
-                f"the map {_PARAMETERS} has a field {name}, which the plan does not give (there is: {given})",
+                f"the map {_PARAMETERS} has a field {name}, which the plan does not give (available: {given})",
                 "give the plan's parameters a value for each field",
             )
         bits = int(whole[2]) * 8

@@ -126,7 +126,7 @@ class Cache:
             with self._opened() as folder:
                 _write(f"{compiled.key}.object", encode(compiled), folder)
         except OSError as error:
-            raise MissingError(f"nothing can be kept in {self.folder}: {error.strerror}") from error
+            raise MissingError(f"cannot write to the cache folder {self.folder}: {error.strerror}") from error
 
     def tree(self, key: str, make: Callable[[Path], None]) -> Path:
         """The header tree of a key, made where it is not there yet or not whole any more.

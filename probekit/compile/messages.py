@@ -23,10 +23,10 @@ _MOST = 5
 
 _MAP = re.compile(r"could not open bpf map: (?P<name>\w+), error: (?P<reason>.+)")
 _RING_PAGES = """\
-    the number of pages of a ring buffer has to be a power of two, at least 1, and to fit the kernel's page size"""
+    the number of pages of a ring buffer has to be a power of two, at least 1, and match the kernel's page size"""
 _MAP_SIZES = """\
-    entries have to be at least 1, a key of a hash at most 512 bytes, a value of a per-CPU map at most 32 KiB, a type
-    one that this kernel has (`bpftool feature probe` lists them)"""
+    a map needs at least 1 entry, a hash key may have up to 512 bytes and a value of a per-CPU map up to 32 KiB; this
+    kernel has to support the map's type (`bpftool feature probe` lists the types)"""
 _NO_MEMORY = "give the map fewer entries"
 _NOT_PERMITTED = """\
     run as root, or with CAP_BPF, CAP_PERFMON and CAP_NET_ADMIN in the initial user namespace; before 5.11 maps count
@@ -35,22 +35,22 @@ _NOT_PERMITTED = """\
 _CLASH = r"redefinition of (?:enumerator )?'(?P<name>\w+)'|typedef redefinition|conflicting types for '(?P<same>\w+)'"
 _REMEDIES = {
     _CLASH: """\
-        the kernel has that name already, and all its types come from its BTF: give yours another one, such as
+        the kernel already uses that name, and all its types come from its BTF: choose another one, such as
         {stem}_{name}""",
     r"stack limit of 512 bytes": """\
-        a program has 512 bytes of stack: keep what is big in a map, BPF_PERCPU_ARRAY(scratch, struct {stem}_big, 1),
-        or write it straight into a reserved record of a ring buffer""",
+        a program has 512 bytes of stack: keep large values in a map, BPF_PERCPU_ARRAY(scratch, struct {stem}_big, 1),
+        or write them straight into a reserved record of a ring buffer""",
     r"no member named '(?P<name>\w+)' in '(?P<kind>[^']+)'": """\
-        where this kernel's {kind} has no such member (`bpftool btf dump file /sys/kernel/btf/vmlinux format c` prints
-        it), let the plan ask kernel.has_name("{name}") and tell the source by a macro""",
+        if this kernel's {kind} has no such member (`bpftool btf dump file /sys/kernel/btf/vmlinux format c` prints it),
+        let the plan ask kernel.has_name("{name}") and pass the answer to the source as a macro""",
     r"use of undeclared identifier '(?P<name>[A-Z][A-Z0-9_]*)'": """\
-        BTF has the kernel's types and enums, and no macros: #define {name} in your source, or give it in the plan's
+        BTF has the kernel's types and enums but no macros: #define {name} in your source, or add it to the plan's
         defines""",
     r"(?:implicit declaration of|call to undeclared) function '(?P<name>\w+)'": """\
-        neither bcc nor the kernel has a helper {name}; a function of your own has to stand before its use""",
+        neither bcc nor the kernel has a helper {name}; define a function of your own before you call it""",
     r"file not found": """\
-        no kernel headers are used: the kernel's types are there without an include; files of your own have to be beside
-        the C file or in the plan's include""",
+        no kernel headers are used: the kernel's types need no include; put your own headers beside the C file or list
+        their folder in the plan's include""",
     r"cannot call non-static helper function": """\
         declare that function `static __always_inline`""",
 }  # the first that fits

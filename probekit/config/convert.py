@@ -42,7 +42,7 @@ def suggestion(name: str, known: tuple[str, ...]) -> str:
     close = difflib.get_close_matches(name, known, 1, 0.6)
     if close:
         return f", did you mean {close[0]}?"
-    return f" (there is: {', '.join(known)})" if known else " (there is none)"
+    return f" (available: {', '.join(known)})" if known else " (none available)"
 
 
 class _InEntryError(Exception):

@@ -16,11 +16,11 @@ class RunSettings:
     """How long to measure, and how often to look."""
 
     duration: Seconds | None = option(
-        None, help="how long to measure; left out: until Ctrl-C", allowed="above 0", check=lambda v: v > 0,
+        None, help="how long to measure; if not set, until Ctrl-C", allowed="above 0", check=lambda v: v > 0,
         example='"60s"',
     )  # fmt: skip
     interval: Seconds = option(
-        Seconds(10.0), help="time between two progress reports", allowed='at least "100ms"', check=lambda v: v >= 0.1
+        Seconds(10.0), help="time between two snapshots", allowed='at least "100ms"', check=lambda v: v >= 0.1
     )
 
 

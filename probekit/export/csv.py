@@ -23,9 +23,9 @@ from .safe import cell, visible
 class CsvConfig:
     """One table as CSV."""
 
-    path: str = option("-", help="the file", allowed=files.PATH_RULE, check=files.check_template)
+    path: str = option("-", help="file to write", allowed=files.PATH_RULE, check=files.check_template)
     force: bool = option(False, help=files.FORCE_HELP)
-    table: str = option("", help="which of the probe's tables; left out: its main one", example='"connections"')
+    table: str = option("", help="table of the probe to write; if not set, the main one", example='"connections"')
 
 
 class CsvExporter:
@@ -59,7 +59,7 @@ class CsvExporter:
             if wanted in ("", table.name):
                 return table
         there = ", ".join(visible(table.name) for table in tables) or "none"
-        raise ExportError(f"the probe {snapshot.probe} has no table {wanted or 'at all'} (there is: {there})")
+        raise ExportError(f"the probe {snapshot.probe} has no table {wanted or 'at all'} (available: {there})")
 
 
 def _text(table: Table) -> str:

@@ -29,7 +29,7 @@ def check_template(path: str) -> bool:
 
 
 PATH_RULE = 'a path with no other placeholder than {probe}, or "-" for standard output'
-FORCE_HELP = "also write to what belongs to another user, and follow links of other users"
+FORCE_HELP = "write to files that belong to another user, and follow other users' links"
 
 
 def place(template: str, probe: str) -> str:
@@ -53,7 +53,7 @@ def prepare(template: str, force: bool = False) -> None:
         as_it_is = found.special or found.descriptor is not None
         if not as_it_is and not os.access(".", os.W_OK | os.X_OK, dir_fd=found.folder, effective_ids=True):
             folder = os.path.dirname(template) or "."  # noqa: PTH120
-            raise Refused(f"the folder {shown(folder)} may not be written")
+            raise Refused(f"the folder {shown(folder)} is not writable")
 
 
 def write(path: str, text: str, force: bool = False) -> None:

@@ -17,7 +17,7 @@ from .json_document import pieces
 class JsonConfig:
     """One JSON document."""
 
-    path: str = option("-", help="the file", allowed=files.PATH_RULE, check=files.check_template)
+    path: str = option("-", help="file to write", allowed=files.PATH_RULE, check=files.check_template)
     force: bool = option(False, help=files.FORCE_HELP)
 
 

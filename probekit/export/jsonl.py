@@ -20,7 +20,7 @@ from .safe import json_text
 class JsonlConfig:
     """JSON lines."""
 
-    path: str = option("-", help="the file; lines are added to it", allowed=files.PATH_RULE, check=files.check_template)
+    path: str = option("-", help="file to append lines to", allowed=files.PATH_RULE, check=files.check_template)
     force: bool = option(False, help=files.FORCE_HELP)
 
 

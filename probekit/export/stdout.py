@@ -17,8 +17,8 @@ from .lines import LineFile
 class StdoutConfig:
     """Tables on standard output."""
 
-    rows: int = option(20, help="rows of each table that are shown", allowed="at least 0", check=lambda v: v >= 0)
-    wide: bool = option(False, help="all columns of each table, not just the main ones")
+    rows: int = option(20, help="how many rows of each table to show", allowed="at least 0", check=lambda v: v >= 0)
+    wide: bool = option(False, help="show all columns of each table, not just the main ones")
 
 
 class StdoutExporter:

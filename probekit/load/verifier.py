@@ -16,29 +16,29 @@ _STATISTICS = ("processed ", "verification time", "stack depth", "insns processe
 
 _REMEDIES = {
     r"invalid mem access '\w*_or_null'": """\
-        what a lookup or a reservation gives may be NULL: test it, and return, before it is used""",
+        the result of a lookup or a reservation may be NULL: check it and return before you use it""",
     r"infinite loop|back-edge|too complex|too large|loop is not bounded": """\
-        the verifier sees no end of a loop: give it a constant bound, for (int i = 0; i < 64; i++), and leave early with
-        break""",
+        the verifier cannot see that a loop ends: give it a constant bound, for (int i = 0; i < 64; i++), and use break
+        to leave early""",
     r"combined stack size|invalid (?:indirect |variable-offset )?(?:read|write|access).*(?:stack| R10 )": """\
-        a program has 512 bytes of stack and may read there only what it has written: give variables an initial value,
-        = {}, and keep what is big in a BPF_PERCPU_ARRAY of one entry""",
+        a program has 512 bytes of stack and may only read what it has written there: initialise variables with = {} and
+        keep large values in a BPF_PERCPU_ARRAY of one entry""",
     r"invalid mem access '(?:scalar|inv)'": """\
-        this is no pointer that may be followed: read kernel memory with READ(direct, pointer, field) of programs.h or
-        bpf_probe_read_kernel, and take a program's argument as opaque(ctx[0])""",
+        the verifier does not accept this as a pointer: read kernel memory with READ(direct, pointer, field) from
+        programs.h or with bpf_probe_read_kernel, and get a program's argument with opaque(ctx[0])""",
     r"invalid access to map value|unbounded m|(?:min|max) value is|outside of the|pointer be out of bounds": """\
-        the verifier cannot prove the place to be inside: compare the index with the constant size right before the
+        the verifier cannot prove that this stays in bounds: compare the index with the constant size right before the
         access""",
     r"[Uu]nreleased reference": """\
-        a record that was reserved has to be submitted or discarded on every way out""",
+        a reserved record is neither submitted nor discarded on some path: do one of the two before every return""",
     r"unknown func|cannot use helper|program of this type cannot": """\
-        this kernel has no such helper for programs of this kind; `bpftool feature probe` lists what it has""",
+        this kernel has no such helper for programs of this type; `bpftool feature probe` lists what it has""",
     r"pointer arithmetic|arithmetic .*prohibited|bitwise operator|pointer comparison|partial copy": """\
-        the verifier allows no computing with this pointer: as a number take address_of(pointer) of programs.h""",
+        the verifier does not allow arithmetic on this pointer: get a number by address_of(pointer) from programs.h""",
     r"!read_ok": """\
-        what is used here was never set: give variables an initial value, and let every way out return one""",
+        this value was never set: initialise variables, and return a value on every path""",
     r"access beyond struct|cannot access ptr member|invalid bpf_context access": """\
-        this member of the kernel's struct, or argument of the program, is not there or may not be touched""",
+        this struct member or program argument does not exist here, or programs may not access it""",
 }  # the first that fits
 
 

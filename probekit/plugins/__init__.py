@@ -107,7 +107,7 @@ class Plugins:
             result = self._manager.subset_hook_caller(hook, others)(**arguments)
         wrong = _RETURNS[hook](result)
         if wrong:
-            raise PluginError(f"{self.infos(group, plugin)[0]}: {hook} returned what it must not: {wrong}")
+            raise PluginError(f"{self.infos(group, plugin)[0]}: {hook} returned an invalid value: {wrong}")
         return result
 
     def blaming(self, group: str, plugin: str, place: str, kind: type[ProbekitError] = PluginError) -> Blaming:

@@ -23,8 +23,8 @@ PROBES = {
     "unmarked_hook": "probekit_attach lacks @probekit.hook",
     "missing_hook": "probekit_decode is missing",
     "wrong_argument": "probekit_attach gets no argument confg, did you mean config?",
-    "bad_config": "probekit_config returned what it must not: _Plain.width is not made by probekit.option()",
-    "no_source": "probekit_attach returned what it must not: its source {folder}/nowhere.bpf.c does not exist",
+    "bad_config": "probekit_config returned an invalid value: _Plain.width is not made by probekit.option()",
+    "no_source": "probekit_attach returned an invalid value: its source {folder}/nowhere.bpf.c does not exist",
     "in_config": f"probekit_config failed: {RAISED}",
     "in_attach": f"probekit_attach failed: {RAISED}",
     "in_decode": f"probekit_decode failed: {RAISED}",
@@ -77,7 +77,7 @@ def test_a_plan_that_does_not_fit_its_source_says_so(environment: Environment) -
     assert "measuring" in whole.stderr
     done = environment.probekit("run", "wrong_source", "--duration", "100ms")
     assert done.returncode == 3
-    assert re.search(r"exits\.bpf\.c has no map countres, which the plan drains \(there is: counters\)", done.stderr)
+    assert re.search(r"exits\.bpf\.c has no map countres, which the plan drains \(available: counters\)", done.stderr)
 
 
 @pytest.mark.parametrize("name", ADDED)

@@ -101,8 +101,8 @@ def test_a_table_that_a_probe_does_not_have_is_refused_before_anything_is_measur
     chain = f'export=[{{kind = "csv", path = "{tmp_path}/x.csv", table = "nope"}}]'
     done = probekit("run", probe, "--set", chain)
     assert done.returncode == 2
-    assert done.stderr.startswith(f'error: export[0].table = "nope": the probe {probe} has no such table (there is: ')
-    for table in done.stderr.partition("(there is: ")[2].rstrip(")\n").split(", "):
+    assert done.stderr.startswith(f'error: export[0].table = "nope": the probe {probe} has no such table (available: ')
+    for table in done.stderr.partition("(available: ")[2].rstrip(")\n").split(", "):
         done = probekit("run", probe, "--duration", "200ms", "--set", chain.replace("nope", table))
         assert (done.returncode, (tmp_path / "x.csv").exists()) == (0, True), done.stderr
 

@@ -173,7 +173,7 @@ def test_a_source_that_user_space_may_not_use_is_refused(compiled: Any, flag: st
 
 def test_a_table_needs_a_field_that_says_what_is_in_use(compiled: Any) -> None:
     for live in ("", "slto"):
-        with pytest.raises(CompileError, match=rf"has no field '{live}'.*there is: slot"):
+        with pytest.raises(CompileError, match=rf"has no field '{live}'.*available: slot"):
             compiled(_DECLARED["mappable"], Source("it", SourceKind.TABLE, live=live))
 
 

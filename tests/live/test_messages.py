@@ -21,13 +21,13 @@ from probekit.testing import Harnesses
 SOURCES = Path(__file__).parent / "sources"
 _CALL, _KTIME_GET_NS = 0x85, 5  # BPF_JMP | BPF_CALL; enum bpf_func_id
 VERIFIER = {
-    "null_check": "may be NULL: test it, and return, before it is used",
+    "null_check": "may be NULL: check it and return before you use it",
     "endless_loop": "give it a constant bound, for (int i = 0; i < 64; i++)",
     "beyond": "compare the index with the constant size right before the access",
 }
 CLANG = {
-    "big_stack": "a program has 512 bytes of stack: keep what is big in a map",
-    "taken_name": "the kernel has that name already, and all its types come from its BTF: give yours another one, such "
+    "big_stack": "a program has 512 bytes of stack: keep large values in a map",
+    "taken_name": "the kernel already uses that name, and all its types come from its BTF: choose another one, such "
     "as taken_name_key",
     "misspelt": 'let the plan ask kernel.has_name("start_tim")',
     "macro": "#define ETH_P_ALL in your source",

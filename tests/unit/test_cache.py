@@ -90,7 +90,7 @@ def test_what_cannot_be_stored_leaves_nothing(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(*owner_and_name, refuse)
-    with pytest.raises(MissingError, match=r"nothing can be kept in .*: No space"):
+    with pytest.raises(MissingError, match=r"cannot write to the cache folder .*: No space"):
         cache.store(_OBJECT)
     assert list(cache.folder.iterdir()) == []
 

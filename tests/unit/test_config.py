@@ -200,9 +200,9 @@ def test_a_misspelt_word_gets_a_suggestion() -> None:
     [
         ({"ruin": {}}, "ruin: unknown key, did you mean run?"),
         ({"probes": {}}, "probes: unknown key, did you mean probe?"),
-        ({"zzz": 1}, "zzz: unknown key (there is: run, probe, aggregate, export)"),
+        ({"zzz": 1}, "zzz: unknown key (available: run, probe, aggregate, export)"),
         ({"run": {"durations": "1s"}}, "run.durations: unknown key, did you mean duration?"),
-        ({"run": {"zzz": 1}}, "run.zzz: unknown key (there is: duration, interval)"),
+        ({"run": {"zzz": 1}}, "run.zzz: unknown key (available: duration, interval)"),
         ({"probe": {"wiggle": {"modes": 1}}}, "probe.wiggle.modes: unknown key, did you mean mode?"),
         ({"export": [{"kind": "paper", "pat": "x"}]}, "export[0].pat: unknown key, did you mean path?"),
         ({"export": [{"kind": "screen"}, {"kind": "screen", "row": 1}]}, "export[1].row: unknown key, did you mean rows?"),  # noqa: E501

@@ -211,7 +211,7 @@ def test_csv_writes_the_main_table_or_the_one_asked_for(tmp_path: Path) -> None:
 
 def test_csv_names_the_tables_there_are_when_asked_for_another(tmp_path: Path) -> None:
     exporter = CsvExporter(CsvConfig(str(tmp_path / "a.csv"), table="flow"))
-    with exporter, pytest.raises(ExportError, match=r"wiggle has no table flow \(there is: flows, extra\)"):
+    with exporter, pytest.raises(ExportError, match=r"wiggle has no table flow \(available: flows, extra\)"):
         exporter.export(_snapshot())
     assert list(tmp_path.iterdir()) == []
 
@@ -340,7 +340,7 @@ def test_a_missing_folder_is_found_before_anything_is_measured(tmp_path: Path, k
 @_each_file
 def test_a_folder_that_may_not_be_written_is_found_before_anything_is_measured(tmp_path: Path, kind: str) -> None:
     tmp_path.chmod(0o500)
-    with pytest.raises(ExportError, match="may not be written"):
+    with pytest.raises(ExportError, match="is not writable"):
         _FILES[kind](tmp_path / "out").__enter__()
 
 

@@ -161,7 +161,7 @@ def test_an_unknown_name_gets_a_suggestion_or_the_list(install: Install) -> None
     found = discover()
     with pytest.raises(InputError, match=r"^unknown probe 'wigle', did you mean wiggle\?$"):
         found.call(PROBES, "wigle", "probekit_config", name="wigle")
-    with pytest.raises(InputError, match=r"^unknown probe 'zzz' \(there is: .*wiggle.*\)$"):
+    with pytest.raises(InputError, match=r"^unknown probe 'zzz' \(available: .*wiggle.*\)$"):
         found.call(PROBES, "zzz", "probekit_config", name="zzz")
     with pytest.raises(InputError, match=r"^unknown exporter 'wiggle'"):
         found.call(EXPORTERS, "wiggle", "probekit_config", name="wiggle")
@@ -227,7 +227,7 @@ def test_a_hook_that_returns_something_else_is_named(
     found = discover()
     arguments = dict.fromkeys(arguments_of(hook))
     with pytest.raises(
-        PluginError, match=rf"wig \(wig_it, from wig-kit 1.2\): {hook} returned what it must not: "
+        PluginError, match=rf"wig \(wig_it, from wig-kit 1.2\): {hook} returned an invalid value: "
     ) as e:
         found.call(group, "wig", hook, **arguments)
     assert e.value.message.endswith(wrong)
