@@ -79,7 +79,14 @@ class Deferred(Sequence[Table]):
 
 @frozen
 class Bucket:
-    """A bucket of a histogram that people read: low <= value < high, give or take a bucket of the fine one."""
+    """A bucket of a histogram that people read: low <= value < high, give or take a bucket of the fine one.
+
+    Attributes:
+        label: As it is shown: `1-5ms`.
+        low: Smallest value that belongs to it, in the distribution's unit.
+        high: Smallest value that no longer does; infinite for the last bucket.
+        count: How many values.
+    """
 
     label: str
     low: float

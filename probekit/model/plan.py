@@ -18,15 +18,15 @@ ENDED = "ended"
 class Way(str, enum.Enum):
     """A way of attaching a program to the kernel."""
 
-    FENTRY = "fentry"
-    FEXIT = "fexit"
-    KPROBE = "kprobe"
+    FENTRY = "fentry"  # at the beginning of a kernel function, with typed arguments
+    FEXIT = "fexit"  # at its end, with its result
+    KPROBE = "kprobe"  # at the beginning of a kernel function, with the registers
     TRACEPOINT = "tracepoint"  # a raw tracepoint whose arguments have BTF types
     XDP = "xdp"  # on a device that has no XDP program
     XDP_EXIT = "xdp exit"  # at the end of the XDP program that a device has
     XDP_RUNS = "xdp runs"  # no program of ours: the kernel counts how often the device's runs
     TCX_INGRESS = "tcx ingress"  # before every other program there
-    TCX_EGRESS = "tcx egress"
+    TCX_EGRESS = "tcx egress"  # the same, for what the device sends
     NETFILTER = "netfilter"  # a function at hooks of this network namespace
     CGROUP_INGRESS = "cgroup ingress"  # at the sockets of a cgroup and all below
     ITERATOR = "iterator"  # the kernel calls the program with each of its objects whenever the sources are drained

@@ -58,7 +58,7 @@ class Harness:
         }
         types = [partial(self._plugins.config_type, group) for group in (PROBES, AGGREGATORS, EXPORTERS)]
         self._settings = structure(document, (name,), types[0], types[1], types[2], "the test's options")
-        self.config = self._settings.probes[name]
+        self.config: Any = self._settings.probes[name]
 
     def plan(self) -> AttachPlan:
         """What the probe wants of this kernel."""
