@@ -143,11 +143,19 @@ def test_the_page_leads_to_a_probe_that_runs(followed: tuple[Path, str]) -> None
     assert document["attached"] == {"exit": "tracepoint sched_process_exit"}
     assert "tracepoint sched_process_exit: works" in printed
     assert "probekit_lifetimes-0.1.0-py3-none-any.whl" in printed
-    assert printed.count(" 5 passed") + printed.count("5 passed in") >= 2
+    assert printed.count(" 5 passed") + printed.count("5 passed in") >= 3
 
 
-def test_the_probe_of_the_page_is_short(followed: tuple[Path, str]) -> None:
-    sources = list((followed[0] / "probekit-lifetimes" / "probekit_lifetimes").glob("*.py"))
+def test_the_page_leads_to_a_stream_of_events(followed: tuple[Path, str]) -> None:
+    lines = (followed[0] / "probekit-lifetimes" / "exits.jsonl").read_text().splitlines()
+    events = [line for line in map(json.loads, lines) if line["record"] == "event"]
+    assert sum(event["command"] == "sleep" and event["age_ms"] >= 200 for event in events) >= 3
+
+
+def test_the_probe_that_is_written_is_short(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert invoke(["new", "probe", "lifetimes"]) == 0
+    sources = list((tmp_path / "probekit-lifetimes" / "probekit_lifetimes").glob("*.py"))
     assert len(sources) == 2
     assert sum(len(source.read_text().splitlines()) for source in sources) < MOST_LINES
 
