@@ -23,7 +23,7 @@ hookspec = pluggy.HookspecMarker(PROJECT)
 
 @hookspec(firstresult=True)
 def probekit_config(name: str) -> type:  # type: ignore[empty-body]
-    """The configuration class: an attrs class whose fields are made by `probekit.option`.
+    """Returns the configuration class: an attrs class whose fields are made by `probekit.option`.
 
     Args:
         name: The plugin's name.
@@ -36,7 +36,7 @@ def probekit_config(name: str) -> type:  # type: ignore[empty-body]
 
 @hookspec(firstresult=True)
 def probekit_attach(probe: str, config: Any, kernel: KernelFacts) -> AttachPlan:  # type: ignore[empty-body]
-    """What the probe wants of the kernel. Pure: it loads nothing and opens nothing.
+    """Says what the probe wants of the kernel. Pure: it loads nothing and opens nothing.
 
     Args:
         probe: The probe's name.
@@ -50,16 +50,16 @@ def probekit_attach(probe: str, config: Any, kernel: KernelFacts) -> AttachPlan:
 
 @hookspec(firstresult=True)
 def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap) -> Decoder:  # type: ignore[empty-body]  # noqa: A002
-    """A function from batches of one source to columns.
+    """Returns a function that turns batches of one source into columns.
 
     Args:
         probe: The probe's name.
         config: An instance of its configuration class.
-        source: The source, one of those of the plan.
-        map: The map behind it, with its layout as the compiler has it.
+        source: One of the plan's sources.
+        map: The map behind it, with its layout as the compiler describes it.
 
     Returns:
-        A function that is called with each batch of that source.
+        The function, which is called with each batch of that source.
     """
 
 
@@ -67,31 +67,31 @@ def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap) -> De
 def probekit_aggregate(  # type: ignore[empty-body]
     probe: str, config: Any, attached: tuple[Attached, ...], began: int
 ) -> Aggregator:
-    """The keeper of a probe's figures, or of further figures for a probe of somebody else's.
+    """Returns the object that keeps a probe's figures, or adds figures to somebody else's probe.
 
     An aggregator that is added to a probe gets the same columns as the probe's own, after it and read-only. Its figures
-    come out with the probe's, each name with the aggregator's and a dot before it; it has no stream.
+    appear with the probe's, with the aggregator's name and a dot before each; it has no stream.
 
     Args:
-        probe: The probe's name; of an aggregator that is added, the name of the probe that it is added to.
+        probe: The probe's name. For an added aggregator: the name of the probe that it is added to.
         config: An instance of the plugin's configuration class.
-        attached: How each observation of the probe's plan was attached, or that it was not.
-        began: The moment from which on programs count, ns of CLOCK_MONOTONIC as they read it. What comes after it is
-            told by `taken` of the columns; an aggregator looks at no clock.
+        attached: How each observation of the probe's plan was attached, if it was.
+        began: The moment from which programs count, in ns of CLOCK_MONOTONIC as they read it. Later times are in
+            `taken` of the columns; an aggregator reads no clock.
 
     Returns:
-        An object that is given every batch of columns and asked for the figures at each interval and at the end.
+        An object that gets every batch of columns and is asked for the figures at each interval and at the end.
     """
 
 
 @hookspec(firstresult=True)
 def probekit_export(exporter: str, config: Any) -> Exporter:  # type: ignore[empty-body]
-    """An exporter.
+    """Returns an exporter.
 
     Args:
         exporter: The exporter's name.
         config: An instance of its configuration class.
 
     Returns:
-        A context manager that is given every snapshot of every probe of the run.
+        A context manager that gets every snapshot of every probe of the run.
     """
