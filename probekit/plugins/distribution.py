@@ -21,7 +21,8 @@ def stranger() -> str:
         found = importlib.metadata.distribution(STRANGER)
     except importlib.metadata.PackageNotFoundError:
         return ""
-    summary = found.metadata["Summary"] or "without a description"
+    # asking `metadata` itself for what is not there warns from Python 3.12 on, and will be a KeyError
+    summary = str(found.metadata.json.get("summary") or "without a description")
     return (
         f"the package {STRANGER} {printable(found.version)} is installed ({printable(summary)}): it is not this one, "
         f"which is {NAME}, and its files replace this one's"
