@@ -45,10 +45,12 @@ environment() { # ROOT: the project, and what it needs of PyPI, fetched by this 
   chroot "$root" env -i PATH="$PATH" /venv/bin/pip install --quiet --no-index --find-links /wheels 'probekit-ebpf[dev]'
 }
 
-measure() { # SUITE ROOT, in mount namespaces of their own
+measure() { # ROOT: the tests in LANE, in a mount namespace of its own
   unshare --mount --propagation private bash -s -- "$@" <<'INSIDE'
   set -euo pipefail
-  suite=$1 root=$2
+  root=$1
+  mount --bind "$root" "$root" # `ip netns` wants a root that is mounted
+  root=$(readlink -f "$root")
   mount --rbind /proc "$root/proc" && mount --rbind /sys "$root/sys" && mount --rbind /dev "$root/dev"
   mount -t tmpfs run "$root/run" && mount -t tmpfs tmp "$root/tmp"
   exec chroot "$root" env -i PATH=/venv/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root LANG=C.UTF-8 TERM=dumb \
@@ -56,20 +58,23 @@ measure() { # SUITE ROOT, in mount namespaces of their own
 INSIDE
 }
 
+lane() { # WORDS TEST ...
+  local words=$1 began=$SECONDS
+  shift
+  LANE=$* measure "$root" || status=1
+  echo "=== Debian $one: $words: $((SECONDS - began)) s"
+}
+
 status=0
-for suite in "${@:-trixie testing}"; do
-  for one in $suite; do
-    root=$folder/$one
-    mkdir -p "$folder"
-    began=$SECONDS
-    files "$one" "$root"
-    environment "$root"
-    echo "=== Debian $one: $(chroot "$root" /usr/bin/python3 -W ignore -c "$versions"); made in $((SECONDS - began)) s"
-    for lane in tests/unit "${live[*]}"; do
-      began=$SECONDS
-      LANE=$lane measure "$one" "$root" || status=1
-      echo "=== Debian $one: ${lane%% *}: $((SECONDS - began)) s"
-    done
-  done
+if [ $# = 0 ]; then set -- trixie testing; fi
+for one in "$@"; do
+  root=$folder/$one
+  mkdir -p "$folder"
+  began=$SECONDS
+  files "$one" "$root"
+  environment "$root"
+  echo "=== Debian $one: $(chroot "$root" /usr/bin/python3 -W ignore -c "$versions"); made in $((SECONDS - began)) s"
+  lane "unit tests" tests/unit
+  lane "a measurement with each probe" "${live[@]}"
 done
 exit "$status"
