@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -111,7 +111,7 @@ def test_closed_ring_full(small: LiveProbe) -> None:
     assert listed == 4  # the first ones are there, the last ones are not
 
 
-@contextmanager
+@contextlib.contextmanager
 def crowd(way: str) -> Iterator[tuple[LiveProbe, list[Pair], LiveProbe]]:
     """A probe, connections that it has no room for, and a probe that has room for those of the whole machine."""
     with live(way) as roomy, live(way, max_connections=ROOM) as probe:
@@ -179,15 +179,13 @@ def test_exchanges_whose_connections_were_evicted_in_between(way: str) -> None:
 
 def test_more_evictions_than_are_remembered(way: str) -> None:
     """The first service of a connection that nobody knows may be one that an eviction hid."""
-    stranger = Pair(None)
-    with crowd(way) as (probe, ends, roomy):
+    with contextlib.closing(Pair(None)) as stranger, crowd(way) as (probe, ends, roomy):
         before = probe.result()
         probe.push_out_evictions()
         for each in ends:
             each.exchange()
         stranger.exchange()
         after, others = probe.result(), of_others(roomy, 2 * PAIRS + 1)
-    stranger.close()
     assert after["lost"]["exchanges_evicted"] > before["lost"]["exchanges_evicted"]
     assert -unseen(after) <= accounted(after) - accounted(before) - 2 * (PAIRS + 1) <= others
     assert after["begun_before"] <= others

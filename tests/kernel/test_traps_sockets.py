@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import socket
 import struct
@@ -167,16 +168,15 @@ def test_a_connection_older_than_the_probe(probe: LiveProbe, older: list[Pair]) 
 
 
 def test_an_exchange_older_than_the_probe(way: str) -> None:
-    ends = Pair(None)
-    time.sleep(3 * TICK)  # for the kernel's figures to tell what was sent last
-    ends.request()
-    with live(way) as probe:
-        ends.probe = probe
-        ends.exchange()  # the rest of the request, and the response to it
-        assert ends.events() == (0, 0)
-        ends.exchange()
-        assert ends.events() == (1, 1)
-        ends.close()
+    with contextlib.closing(Pair(None)) as ends:
+        time.sleep(3 * TICK)  # for the kernel's figures to tell what was sent last
+        ends.request()
+        with live(way) as probe:
+            ends.probe = probe
+            ends.exchange()  # the rest of the request, and the response to it
+            assert ends.events() == (0, 0)
+            ends.exchange()
+            assert ends.events() == (1, 1)
 
 
 def test_a_connection_of_the_probes_time_is_not_older(pair: Callable[..., Pair]) -> None:

@@ -357,7 +357,7 @@ def test_a_standard_output_that_is_closed_is_not_what_has_its_number_now(tmp_pat
     script = f"""
 import os
 from probekit.export import prepare
-assert os.open({str(tmp_path / "other")!r}, os.O_WRONLY | os.O_CREAT) == 1
+os.dup2(os.open({str(tmp_path / "other")!r}, os.O_WRONLY | os.O_CREAT), 1)  # newer libffi have taken it already
 prepare("/dev/stdout")
 """
     command = ["sh", "-c", 'exec "$@" >&-', "sh", sys.executable, "-c", script]
