@@ -33,11 +33,12 @@ kind = "stdout"
 def run_chain(tmp_path: Path, port: int, csv_path: str) -> subprocess.CompletedProcess[str]:
     config = tmp_path / "run.toml"
     config.write_text(CONFIG.format(folder=tmp_path, csv=csv_path))
-    command = [PROBEKIT, "run", "latency", "--config", str(config), "--duration", "3s"]
+    command = [PROBEKIT, "run", "latency", "--config", str(config)]
     running = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
     assert running.stderr.readline().startswith("measuring")
     benchmark(port, "127.0.0.1", 2000, clients=1)
+    running.terminate()
     out, err = running.communicate(timeout=30)
     return subprocess.CompletedProcess(command, running.returncode, out, err)
 
@@ -167,11 +168,12 @@ print(client.getsockname()[1])
 
 def test_a_process_cannot_reach_anybody_by_its_name(tmp_path: Path) -> None:
     exports = [f"--export={kind}:{tmp_path}/{kind}" for kind in ("json", "csv", "jsonl")]
-    command = [PROBEKIT, "run", "latency", "--duration", "3s", "--set", 'probe.latency.mode="events"', *exports]
+    command = [PROBEKIT, "run", "latency", "--set", 'probe.latency.mode="events"', *exports]
     running = subprocess.Popen([*command, "--export=stdout"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     assert running.stderr is not None
     assert running.stderr.readline().startswith("measuring")
     client = subprocess.run([sys.executable, "-c", CLIENT], stdout=subprocess.PIPE, text=True, check=True)
+    running.terminate()
     out, err = running.communicate(timeout=60)
     assert running.returncode == 0, err
     name = HOSTILE.decode(errors="replace")

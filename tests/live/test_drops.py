@@ -159,16 +159,17 @@ def test_a_device_that_is_not_there_is_an_error() -> None:
 
 def test_each_drop_is_streamed_with_its_stack_and_what_is_beyond_the_rate_is_counted(tmp_path: Path) -> None:
     stream = tmp_path / "stream"
-    options = ("mode=events", "stacks=true", "rate=50", 'protocols=["udp"]', f"port={PORT}")
+    port = 10_000 + os.getpid() % 20_000  # of this run of the test alone
+    options = ("mode=events", "stacks=true", "rate=50", 'protocols=["udp"]', f"port={port}")
     arguments = [word for option in options for word in ("--set", f"probe.drops.{option}")]
     with lab() as bench:
         left, right = bench.pair()
         with measured(tmp_path, *arguments, "--export", f"jsonl:{stream}") as result:
-            left.call(send, SENT, (RIGHT, PORT))
+            left.call(send, SENT, (RIGHT, port))
     events = [json.loads(line) for line in stream.read_text().splitlines() if '"record": "event"' in line]
     assert len(events) == result["streamed"] >= 50
     assert result["streamed"] + result["held_back"] == SENT == result["total_drops"]
-    assert {event["destination"] for event in events} == {f"{RIGHT}:{PORT}"}
+    assert {event["destination"] for event in events} == {f"{RIGHT}:{port}"}
     for event in events:
         assert event["netns"] == right.name
         assert event["reason"] == "NO_SOCKET"
@@ -186,11 +187,13 @@ def test_flows_beyond_the_table_are_counted_by_reason_and_function(tmp_path: Pat
         with measured(tmp_path, *options, space=right) as result:
             for port in ports:
                 left.call(send, 2, (RIGHT, port))
-    drops = sum(row["drops"] for row in result["drops"].values() if row["reason"] == "NO_SOCKET")
-    assert drops >= 2 * len(ports)
-    assert len(result["flows"]) <= 64
-    assert result["flows_unlisted"] >= 2 * (len(ports) - 64)
-    assert sum(row["drops"] for row in result["flows"].values()) + result["flows_unlisted"] == drops
+    flows = result["flows"].values()
+    ours = sum(row["drops"] for row in flows if row["netns"] == right.name)
+    assert sum(row["drops"] for row in result["drops"].values() if row["reason"] == "NO_SOCKET") >= 2 * len(ports)
+    assert len(flows) <= 64
+    assert result["flows_unlisted"] >= 2 * len(ports) - ours >= 2 * (len(ports) - 64)
+    # whosever they are, and whatever for
+    assert sum(row["drops"] for row in flows) + result["flows_unlisted"] == result["total_drops"]
     assert result["lost"]["drops_uncounted"] == 0
 
 
