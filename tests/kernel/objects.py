@@ -9,14 +9,15 @@ ROOM = 64
 SMALL = {"mode": "events", "buffer": "4KiB", "max_connections": ROOM, "pickup": True, "outlier": "1s"}
 """Latency with little room, so that losing something is cheap."""
 EVENTS = {"mode": "events"}
+CROWDED = {"max_connections": ROOM}
+NOTHING = {"sample": 1e-9}
 
 
 def _latency() -> Iterator[dict[str, Any]]:
     yield {}
     for way in ("fentry", "kprobe", "tracepoint"):
-        yield {"attach": way}
-        yield {"attach": way, **SMALL}
-        yield {"attach": way, **EVENTS}
+        for options in ({}, SMALL, EVENTS, CROWDED, NOTHING):
+            yield {"attach": way, **options}
 
 
 _STREAMED: list[dict[str, Any]] = [{}, {"mode": "events"}, {"mode": "events", "stacks": True}]

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from .conftest import Pair, live
+from .objects import NOTHING
 from .peer import Peer
 
 
@@ -76,7 +77,7 @@ def test_a_process_that_forks_with_an_open_socket(pair: Callable[..., Pair], pee
 
 def test_exchanges_that_are_sampled_out(way: str, peer: Peer) -> None:
     """Their connections are in use all the same, by whoever uses them."""
-    with live(way, sample=1e-9) as probe:
+    with live(way, **NOTHING) as probe:
         ends = Pair(probe)
         client, (server,) = probe.client(ends.port), (set(probe.slots(ends.port)) - {probe.client(ends.port)})
         for owner in (os.getpid(), peer.pid):
