@@ -205,12 +205,13 @@ def test_more_connections_than_there_is_room_for_keep_their_figures(
     result = running.result()
     rows = {row["source"]: row for row in result["connections"].values()}
     assert result["connections_evicted"] > 100
-    left = result["lost"]["exchanges_evicted"] + result["lost"]["connections_ring_full"]
+    untaken = result["lost"]["connections_ring_full"]  # none, unless others fill the ring
+    left = result["lost"]["exchanges_evicted"] + 3 * untaken
     events = [rows.get(ends.names[0], {"events": 0})["events"] for ends in pairs]
     assert events.count(3) >= 100 - left  # all but those that had to leave with a request under way
     assert 300 - left <= sum(events) <= 300
-    assert all(300 - left <= rows[name]["events"] <= 300 for name in busy.names)
+    assert untaken or all(300 - left <= rows[name]["events"] <= 300 for name in busy.names)
     names = {name for ends in (*pairs, busy) for name in ends.names}
     if rows.keys() <= names:  # nobody else's took a place
-        assert left <= 10
+        assert (untaken, left <= 10) == (0, True)
         assert [rows[name]["events"] for name in busy.names] == [300, 300]  # never used longest ago

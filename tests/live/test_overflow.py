@@ -23,7 +23,9 @@ def test_what_was_produced_is_what_was_delivered_and_what_was_lost(
     assert result["produced"] == delivered + lost
     to_redis = [r for r in result["connections"].values() if r["destination"] == f"127.0.0.1:{redis[0]}"]
     assert sum(r["events"] for r in to_redis) >= REQUESTS
-    assert sum(r["events"] for r in result["connections"].values()) == result["produced"]
+    in_rows = sum(r["events"] for r in result["connections"].values())
+    assert in_rows <= result["produced"]
+    assert result["lost"]["connections_ring_full"] or in_rows == result["produced"]  # others' records may fill that one
 
 
 def test_nothing_is_lost_with_the_default_buffer(probe: Callable[..., Probe], redis: tuple[int, int]) -> None:
