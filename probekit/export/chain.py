@@ -53,6 +53,8 @@ class Link(threading.Thread):
         self.gone = False
         self._exporter = exporter
         self._replaces = getattr(exporter, "replaces", False)
+        if hasattr(exporter, "superseded"):
+            exporter.superseded = self._superseded
         self._blaming = blaming
         self._failed = failed
         self._told = told
@@ -120,6 +122,11 @@ class Link(threading.Thread):
             self.join(0.05)
         if self._left_out:
             self._told(f"{self.name} did not keep up: {self._left_out} snapshots were left out")
+
+    def _superseded(self) -> bool:
+        """Whether the last snapshots wait, which makes what is under way not worth ending."""
+        with self._changed:
+            return any(snapshot.final for snapshot in self._waiting)
 
     def leave(self) -> None:
         """It need not take anything any more, and is not waited for."""

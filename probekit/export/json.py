@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from types import TracebackType
 
 from attrs import frozen
@@ -28,6 +29,7 @@ class JsonExporter:
 
     def __init__(self, config: JsonConfig) -> None:
         self._config = config
+        self.superseded: Callable[[], bool] = lambda: False
 
     def __enter__(self) -> JsonExporter:
         """Looks whether the file can be written."""
@@ -42,8 +44,14 @@ class JsonExporter:
     def export(self, snapshot: Snapshot) -> None:
         """Replaces the file."""
         path = files.place(self._config.path, snapshot.probe)
-        if snapshot.final or not files.is_open(path):
-            files.write(path, "".join(pieces(snapshot, {}, lines=True)), self._config.force)
+        if not snapshot.final and files.is_open(path):
+            return
+        text = []
+        for piece in pieces(snapshot, {}, lines=True):
+            if self.superseded() and not snapshot.final:
+                return
+            text.append(piece)
+        files.write(path, "".join(text), self._config.force)
 
 
 @hook
