@@ -52,16 +52,32 @@ def _value(value: Any, lines: bool) -> str:
 
 
 def _rows(table: Table, separator: str, before: str) -> Iterator[str]:
-    """`"key": {"column": value, ...}` for each row."""
-    names = ", ".join(f"{json_text(column.name).replace('%', '%%')}: %s" for column in table.columns)
-    row = f"{before}%s: {{{names}}}"
-    texts = [map(_quoted, keys(table)), *(_column(column.values) for column in table.columns)]
+    """`"key": {"column": value, ...}` for each row. What all rows have in common is written once, in their pattern."""
+    members: list[str] = []
+    texts: list[Iterator[str]] = [map(_quoted, keys(table))]
+    for column in table.columns:
+        text = "%s"
+        if _is_one(column.values):
+            text = _literally(next(_column(column.values[:1])))
+        else:
+            texts.append(_column(column.values))
+        members.append(f"{_literally(json_text(column.name))}: {text}")
+    row = f"{before}%s: {{{', '.join(members)}}}"
     values = zip(*texts, strict=True)
     first = True
     while chosen := list(itertools.islice(values, _ROWS)):
         text = separator.join([row % each for each in chosen])
         yield harmless_json(text if first else f"{separator}{text}")
         first = False
+
+
+def _is_one(values: Array) -> bool:
+    """Whether all rows have the same value: half of a table's columns often do."""
+    return values.dtype.kind in "biufU" and len(values) > 0 and bool((values == values[0]).all())
+
+
+def _literally(text: str) -> str:
+    return text.replace("%", "%%")
 
 
 def _column(values: Array) -> Iterator[str]:
