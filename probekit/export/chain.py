@@ -12,6 +12,7 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
@@ -21,7 +22,9 @@ from ..model import Exporter, Snapshot
 OPENING_SECONDS = 5.0
 """An exporter that is not open by then is not waited for any longer; it may still be."""
 STUCK_SECONDS = 10.0
-"""An exporter that has not taken one snapshot for so long after the end is given up."""
+"""An exporter that has taken no snapshot and done nothing at all for so long after the end is given up."""
+LONGEST_SECONDS = 120.0
+"""The same of one that does something all the time, but takes no snapshot."""
 _WAITING = 4  # snapshots of one probe that wait for an exporter; of more, the oldest are left out
 _SAY_SECONDS = 1.0
 _LEAVE_SECONDS = 0.2
@@ -108,20 +111,30 @@ class Link(threading.Thread):
         with self._changed:
             self._over = True
             self._changed.notify_all()
-        seen, since, said = -1, 0.0, False
+        began, said = time.monotonic(), False
+        done, worked, taken, since = -1, -1, began, began
         while self.is_alive():
             now = time.monotonic()
-            if seen != self._done:
-                seen, since = self._done, now
-            elif now - since > STUCK_SECONDS:
-                self._say(f"has taken nothing for {STUCK_SECONDS:g} s and is given up: its last snapshot is missing")
+            if done != self._done:
+                done, taken = self._done, now
+            if worked != (at := self._worked()):
+                worked, since = at, now
+            if now - since > STUCK_SECONDS or now - taken > LONGEST_SECONDS:
+                self._say(f"has taken nothing for {now - taken:.0f} s and is given up: its last snapshot is missing")
                 return
-            elif now - since > _SAY_SECONDS and not said:
+            if now - began > _SAY_SECONDS and not said:
                 said = True
                 self._told(f"waiting for {self.name} ...")
             self.join(0.05)
         if self._left_out:
             self._told(f"{self.name} did not keep up: {self._left_out} snapshots were left out")
+
+    def _worked(self) -> int:
+        """How long it was on a CPU, ns, by the kernel's schedstat: on a slow machine a snapshot may take long."""
+        try:
+            return int(Path(f"/proc/self/task/{self.native_id}/schedstat").read_text().split()[0])
+        except (OSError, ValueError, IndexError):
+            return 0
 
     def _superseded(self) -> bool:
         """Whether the last snapshots wait, which makes what is under way not worth ending."""

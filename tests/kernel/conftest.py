@@ -34,6 +34,7 @@ from probekit.model import Array, Batch, Columns, Compiled, Decoder, Hindrance, 
 from probekit.plugins import PROBES
 from probekit.run.compose import begin, plan
 from probekit.run.measurement import Collector
+from probekit_latency.values import HIGH_BITS, UNCOUNTED
 
 from . import misses
 from .peer import Peer
@@ -119,10 +120,9 @@ class LiveProbe:
         memory = mmap.mmap(live.fd, live.spec.max_entries * slot.itemsize)
         stack.callback(memory.close)
         self._sets: Array = np.frombuffer(memory, slot)["value"]
-        self._slots, self._transports = self._sets["connection"], self._sets["transport"]
+        self._slots: Array = self._sets["connection"]
         stack.callback(self.__dict__.pop, "_sets")
         stack.callback(self.__dict__.pop, "_slots")
-        stack.callback(self.__dict__.pop, "_transports")
 
     def slots(self, port: int) -> list[tuple[int, ...]]:
         """Places of the live records of connections from or to a port, also of those without an exchange."""
@@ -138,8 +138,8 @@ class LiveProbe:
     def split(self, port: int) -> tuple[int, int]:
         """How many requests the client of this port has had, and how many of them have their parts."""
         place = self.client(port)
-        events = int(self._slots["events"][place])
-        return events, events - int(self._transports["unsplit"][place])
+        events = int(self._slots["events_received_high"][place]) >> HIGH_BITS
+        return events, events - int(self._slots["min_unsplit"][place] & UNCOUNTED)
 
     @property
     def records(self) -> Array:

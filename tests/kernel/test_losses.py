@@ -115,10 +115,13 @@ def test_closed_ring_full(small: LiveProbe) -> None:
 def crowd(way: str) -> Iterator[tuple[LiveProbe, list[Pair], LiveProbe]]:
     """A probe, connections that it has no room for, and a probe that has room for those of the whole machine."""
     with live(way) as roomy, live(way, max_connections=ROOM) as probe:
-        ends = [Pair(probe) for _ in range(PAIRS)]
-        yield probe, ends, roomy
-        for each in ends:
-            each.close()
+        ends: list[Pair] = []
+        try:
+            ends += (Pair(probe) for _ in range(PAIRS))
+            yield probe, ends, roomy
+        finally:
+            for each in ends:
+                each.close()
 
 
 def accounted(result: dict[str, Any]) -> int:

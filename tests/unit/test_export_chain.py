@@ -139,6 +139,22 @@ def test_one_that_blocks_holds_up_neither_the_others_nor_the_end(failed: Failed)
     blocks.let_go.set()
 
 
+def test_one_that_works_for_long_is_waited_for(failed: Failed) -> None:
+    class Works(Kept):
+        def export(self, snapshot: Snapshot) -> None:
+            by = time.monotonic() + 3 * chain.STUCK_SECONDS
+            while time.monotonic() < by:
+                pass
+            super().export(snapshot)
+
+    works = Works()
+    made = Chain([failed.link(works)], _looks)
+    assert made.open()
+    made.end([sample()])
+    assert len(works.taken) == 1
+    assert not failed.errors
+
+
 def test_one_that_blocks_while_it_is_opened_is_left_behind(failed: Failed) -> None:
     blocks, kept = Blocks("__enter__"), Kept()
     made = Chain([failed.link(blocks, "slow"), failed.link(kept)], _looks)
