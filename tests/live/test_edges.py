@@ -144,7 +144,8 @@ def test_the_time_is_the_programs_also_in_a_time_namespace(tmp_path: Path) -> No
 
 
 def test_sighup_ends_a_run_with_its_results(tmp_path: Path) -> None:
-    with running(tmp_path, "latency") as run:
+    # the tests themselves may run under nohup
+    with running(tmp_path, "latency", prefix=("env", "--default-signal=HUP")) as run:
         assert "connections" in run.end(signal.SIGHUP)
 
 
