@@ -65,6 +65,7 @@ class Link(threading.Thread):
         self._waiting: deque[Snapshot] = deque()
         self._opened: bool | None = None  # whether it was; None: it is still at it
         self._over = False
+        self._ending = False
         self._done = 0
         self._left_out = 0
 
@@ -137,9 +138,12 @@ class Link(threading.Thread):
             return 0
 
     def _superseded(self) -> bool:
-        """Whether the last snapshots wait, which makes what is under way not worth ending."""
-        with self._changed:
-            return any(snapshot.final for snapshot in self._waiting)
+        """Whether the last snapshots wait or are being made, which makes what is under way not worth ending."""
+        return self._ending
+
+    def ending(self) -> None:
+        """The last snapshots are being made."""
+        self._ending = True
 
     def leave(self) -> None:
         """It need not take anything any more, and is not waited for."""
@@ -226,6 +230,11 @@ class Chain:
         """Gives every exporter a snapshot that is not the last one; returns at once."""
         for link in (*self._links, self._watching):
             link.put(snapshot)
+
+    def ending(self) -> None:
+        """Tells all exporters that the last snapshots are being made."""
+        for link in self._links:
+            link.ending()
 
     def end(self, last: list[Snapshot]) -> None:
         """Gives the last snapshots to one exporter after the other, and closes it. Only the first call does."""

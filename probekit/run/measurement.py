@@ -134,6 +134,7 @@ class Measurement:
         finally:
             self.stop.set()
             ending.join()
+        self.chain.ending()
         begun.close()
         for running in begun.running:
             running.sources.end(ending.moment)

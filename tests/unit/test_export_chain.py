@@ -259,6 +259,7 @@ def test_one_that_is_superseded_by_the_last_snapshots_is_told(failed: Failed) ->
     assert not asks.superseded()
     made.put(sample(final=False))  # another one in mid-run is no reason to leave
     assert not asks.superseded()
+    made.ending()
     made.end([sample()])
     assert asks.taken[-1].final
 
