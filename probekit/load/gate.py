@@ -15,9 +15,9 @@ import struct
 from types import TracebackType
 
 from ..machine import bpf
+from ..machine.map_types import MapType
 from ..model import Way
 
-_ARRAY = 2  # enum bpf_map_type
 _LET_PASS = {  # what a program returns while the gate is closed: as if it were not there
     Way.XDP: 2,  # XDP_PASS
     Way.NETFILTER: 1,  # NF_ACCEPT
@@ -43,7 +43,7 @@ class Gate:
         Raises:
             OSError: The kernel refuses.
         """
-        self._fd = bpf.create_map(_ARRAY, "probekit_gate", 4, 8, 1, 0)
+        self._fd = bpf.create_map(MapType.ARRAY, "probekit_gate", 4, 8, 1, 0)
         return self
 
     def __exit__(

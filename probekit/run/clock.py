@@ -13,9 +13,9 @@ import time
 from attrs import frozen
 
 from ..machine import bpf
+from ..machine.map_types import MapType
 
 _ROUNDS = 5
-_ARRAY, _SOCKET_FILTER = 2, 1  # enum bpf_map_type, enum bpf_prog_type
 _KTIME_GET_NS = 5  # enum bpf_func_id
 _PACKET = 64  # bytes: a test run of a socket filter wants at least an Ethernet header
 
@@ -55,7 +55,7 @@ def detect() -> Clock:
 
 def _offset() -> int:
     """The difference of the two clocks, from the reading that took the shortest time; 0 where they are the same."""
-    value = bpf.create_map(_ARRAY, "probekit_clock", 4, 8, 1, 0)
+    value = bpf.create_map(MapType.ARRAY, "probekit_clock", 4, 8, 1, 0)
     try:
         program = bpf.load_filter("probekit_clock", _reading(value))
         try:
