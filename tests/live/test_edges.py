@@ -101,8 +101,10 @@ def test_the_rate_is_that_of_the_time_measured(tmp_path: Path, seconds: int) -> 
         load.within(document["duration_seconds"] - 1e-3)[0],
         load.within(document["duration_seconds"] + 1e-3)[1],
     )
-    for side in ("client", "server"):  # the kernel's requests are shorter than the client's: two more have room
-        assert fewest <= row_of(document, load.port, side)["events"] <= most + 2
+    # the kernel's requests are shorter than the client's, so two more have room; one is missing where a thread lost its
+    # CPU between a gate and the clock
+    for side in ("client", "server"):
+        assert fewest - 1 <= row_of(document, load.port, side)["events"] <= most + 2
 
 
 def test_no_request_is_longer_than_the_client_says_though_it_is_busy_while_runs_begin(tmp_path: Path) -> None:
