@@ -61,6 +61,9 @@ def invoke(arguments: list[str]) -> int:
     except Exception as error:
         if "--debug" in arguments:
             traceback.print_exc()
+        if isinstance(error, RuntimeError) and str(error) == "can't start new thread":  # Python has no class for it
+            _complain("no thread can be started here", "look at `ulimit -u` and `-v`, and at the cgroup's pids.max")
+            return MissingError.exit_code
         _complain(
             f"internal error: {type(error).__name__}: {error}", "probekit --debug ... shows where; please report it"
         )
