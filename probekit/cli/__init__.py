@@ -336,14 +336,10 @@ def _privileged(btf: Path | None = None) -> kernel.KernelFacts:
 def _announce(stop: Stop, settings: config.Settings) -> Callable[[Mapping[str, Any]], None]:
     def announce(loaded: Mapping[str, Any]) -> None:
         """Says that the run has begun; from here on a signal ends it with its results."""
-
-        def end(number: int, frame: Any) -> None:
-            stop.set()
-            signal.signal(number, signal.SIG_DFL)  # the second one ends it at once
-
-        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-            if number != signal.SIGHUP or signal.getsignal(number) != signal.SIG_IGN:  # nohup
-                signal.signal(number, end)
+        numbers = {signal.SIGINT, signal.SIGTERM, signal.SIGHUP}
+        if signal.getsignal(signal.SIGHUP) == signal.SIG_IGN:  # nohup
+            numbers.remove(signal.SIGHUP)
+        stop.at(numbers)
         until = f"for {settings.run.duration:g} s" if settings.run.duration else "until Ctrl-C"
         click.echo(f"measuring {', '.join(loaded)} {until}", err=True)
 

@@ -463,7 +463,7 @@ def test_what_a_run_lacks_the_rights_for_is_said_with_the_capability(
     probe: Start, here: Namespace, dropped: str
 ) -> None:
     older = pair(here)
-    nobodys = subprocess.Popen(["setpriv", "--reuid", "65534", "--clear-groups", "sleep", "60"])
+    nobodys = subprocess.Popen(["setpriv", "--reuid", "65534", "--clear-groups", "sleep", "600"])
     within = ("setpriv", "--bounding-set", f"-{dropped}", "--inh-caps", f"-{dropped}") if dropped else ()
     try:
         result = probe("conntrack", within=within).result()
