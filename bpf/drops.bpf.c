@@ -111,8 +111,8 @@ LAYOUT(events, struct drop_event);
 /* Who a packet belongs to and where it is: what the flow is made of, found once. */
 struct drop_origin {
   struct net_device *device;
-  struct net *net;
   struct sock *sk;
+  u32 netns; /* 0: not known */
 };
 
 /* Sockets that are no more than a request or a memory of one have none of the fields behind sock_common. */
@@ -124,15 +124,11 @@ static __always_inline bool is_full(struct sock *sk) {
 
 /* TCP and UDP use the field of the device for something else while they queue a packet: what it leads to is a device
  * only if its namespace knows a loopback device that is in that namespace. */
-static __always_inline struct net *net_of(struct net_device *device) {
-  struct net *net;
+static __always_inline u32 netns_of(struct net_device *device, bool direct) {
+  struct net *net = device ? READ(direct, device, nd_net.net) : NULL;
+  struct net_device *loopback = net ? READ(direct, net, loopback_dev) : NULL;
 
-  if (!device)
-    return NULL;
-  net = device->nd_net.net;
-  if (!net || !net->loopback_dev || net->loopback_dev->nd_net.net != net)
-    return NULL;
-  return net;
+  return loopback && READ(direct, loopback, nd_net.net) == net ? READ(direct, net, ns.inum) : 0;
 }
 
 /* Inode and owner of the socket; from the receiver's file, not from whoever runs on this CPU. */
@@ -404,19 +400,29 @@ static __always_inline struct drop_scratch *take_scratch(void) {
   return NULL;
 }
 
+/* The namespace that the packet's route is in: TCP takes the device off what it looks at, and before 6.11 the
+ * tracepoint does not say whose it is. The field has another use, too, while a packet is queued to be sent. */
+static __always_inline u32 netns_of_route(struct sk_buff *skb) {
+  u64 route = 0;
+
+  bpf_probe_read_kernel(&route, sizeof(route),
+                        (void *)(address_of(skb) + __builtin_offsetof(struct sk_buff, _skb_refdst)));
+  route &= ~3ULL; /* SKB_DST_NOREF, SKB_DST_PTRMASK of linux/skbuff.h */
+  return netns_of(route ? READ(false, (struct dst_entry *)route, dev) : NULL, false);
+}
+
 /* Whose packet it is, and where; false for what is no packet. */
 static __always_inline bool trace_back(struct drop_origin *from, struct sk_buff *skb, struct sock *receiver) {
   u16 family = 0;
 
   from->device = skb->dev;
-  from->net = net_of(from->device);
+  from->netns = netns_of(from->device, true);
   from->sk = receiver ? receiver : skb->sk;
   if (from->sk)
     family = from->sk->__sk_common.skc_family;
-  if (!from->net) {
+  if (!from->netns) {
     from->device = NULL;
-    if (from->sk)
-      from->net = from->sk->__sk_common.skc_net.net;
+    from->netns = from->sk ? from->sk->__sk_common.skc_net.net->ns.inum : netns_of_route(skb);
   }
   return family != FAMILY_UNIX && family != FAMILY_NETLINK && (skb->protocol || from->device);
 }
@@ -455,8 +461,7 @@ static __always_inline void describe(struct drop_scratch *s, u64 *ctx, u32 reaso
     COUNT(not_packets);
     return;
   }
-  if (from.net)
-    flow->netns = from.net->ns.inum;
+  flow->netns = from.netns;
   flow->ifindex = from.device ? from.device->ifindex : skb->skb_iif;
   if (from.sk && flow->protocol == PROTOCOL_TCP)
     flow->state = from.sk->__sk_common.skc_state;

@@ -33,7 +33,10 @@ probekit converts no types and skips no unknown key. It refuses a file that has 
 what is allowed.
 
 Exporters run in the order of the file, and each gets every snapshot: one per interval and one at the end. No two
-exporters may write to one file. On standard output (`"-"`) their texts follow each other.
+exporters may write to one file. A snapshot in the middle of a run lists what is open and what ended since the one
+before; the last one lists everything that is kept (`max_closed`). `jsonl` therefore has each end once, and a file that
+is replaced is complete when the run is over. Totals and distributions are those of the whole run at any time. On
+standard output (`"-"`) their texts follow each other.
 
 Exporters write for the user who runs them: new files have mode 0600. `json` and `csv` replace a file as a whole or
 leave it as it was. `jsonl` appends lines, and a file never ends within one. probekit does not wait for a pipe, a

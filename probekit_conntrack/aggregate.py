@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -102,9 +102,12 @@ class ConntrackAggregator:
         found = findings(evidence)
         folded = dict(self._folded)
         cgroups = self._cgroups.paths(set(np.unique(rows["cgroup"]).tolist()))
+        whole, news = _tables(pools, folded, found, tracked, cgroups)
+        self._closed["told"] = 1
         return Figures(
             summary={**self._summary(bool(tracked), len(found)), "not_known": not_known(there, self._namespace)},
-            tables=Deferred(_tables(pools, folded, found, tracked, cgroups)),
+            tables=whole,
+            news=news,
             distributions=self._distributions(),
             lost=self._lost(),
         )
@@ -235,20 +238,23 @@ def _requests(ids: Array, sides: Array, events: Array, average_us: Array) -> Req
 
 def _tables(
     pools: Pools, folded: Mapping[bytes, int], found: Any, tracked: Mapping[int, Netfilter], cgroups: Mapping[int, str]
-) -> Callable[[], tuple[Table, ...]]:
-    """Text for 100,000 rows takes a while, and not everybody wants it."""
+) -> tuple[Deferred, Deferred]:
+    """All tables, and what is new in them. Text for 100,000 rows takes a while, and not everybody wants it."""
 
-    def make() -> tuple[Table, ...]:
+    def others() -> tuple[Table, ...]:
         old = np.array([folded.get(service.tobytes(), 0) for service in pools.services], np.int64)
         return (
-            tables.connections(pools, cgroups),
             tables.services(pools, old),
             tables.findings(found),
             tables.netfilter(tracked),
             tables.over_time(pools),
         )
 
-    return make
+    beside = Deferred(others)
+    return (
+        Deferred(lambda: (tables.connections(pools, cgroups, news=False), *beside)),
+        Deferred(lambda: (tables.connections(pools, cgroups, news=True), *beside)),
+    )
 
 
 def _measures(rows: Array) -> dict[str, Array]:

@@ -29,7 +29,7 @@ class ConntrackConfig:
         allowed="from 64 to 1000000", check=lambda v: 64 <= v <= 1_000_000,
     )  # fmt: skip
     max_closed: int = option(
-        100_000, help="closed connections to list; beyond that, the oldest are in the sums only",
+        30_000, help="closed connections to list; beyond that, the oldest are in the sums only",
         allowed="from 0 to 10000000", check=lambda v: 0 <= v <= 10_000_000,
     )  # fmt: skip
     buffer: Bytes = option(

@@ -22,10 +22,10 @@ ROW = np.dtype(
     [(name, "u8") for name in ("socket", "id", "cgroup", *_MOMENTS, "handshake", *_SUMS)]
     + [("dwell", "u8", 12)]
     + [(name, "u4") for name in _NUMBERS]
-    + [(name, "u1") for name in ("side", "origin", "state", "closer", "end", "time_wait")]
+    + [(name, "u1") for name in ("side", "origin", "state", "closer", "end", "time_wait", "told")]
     + [("command", "S16"), ("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")]
 )
-"""A connection: `struct connection` of the C source, flat."""
+"""A connection: `struct connection` of the C source, flat; and whether a snapshot told of its end."""
 
 JIFFY_US = time.clock_getres(getattr(time, "CLOCK_MONOTONIC_COARSE", 6)) * 1e6
 """Microseconds of a tick of the kernel, which is what this clock counts."""
@@ -39,7 +39,8 @@ def rows_of(values: Any) -> Array:
     made = values["socket"] != 0
     rows = np.zeros(int(made.sum()), ROW)
     for name in ROW.names or ():
-        rows[name] = values[name][made]
+        if name != "told":
+            rows[name] = values[name][made]
     return rows
 
 
@@ -66,7 +67,7 @@ def apply_late_resets(rows: Array, sockets: Array, times: Array) -> None:
         before = [place for place in order[first:last].tolist() if rows["ended"][place] <= sent]
         if before:
             place = before[-1]
-            rows["end"][place], rows["time_wait"][place] = End.RST_SENT, 0
+            rows["end"][place], rows["time_wait"][place], rows["told"][place] = End.RST_SENT, 0, 0
             if rows["closer"][place] == Closer.NOBODY:
                 rows["closer"][place] = Closer.LOCAL
 

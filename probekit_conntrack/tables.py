@@ -22,14 +22,17 @@ _UNMEASURED_RTT = 2**32 - 1
 _SHOWN_OVER_TIME = 10
 
 
-def connections(pools: Pools, cgroups: Mapping[int, str]) -> Table:
+def connections(pools: Pools, cgroups: Mapping[int, str], news: bool) -> Table:
     """The main table: open connections, then those that ended, newest first.
 
     Args:
         pools: The connections.
         cgroups: Paths by number.
+        news: Without those whose end was told.
     """
     order = np.lexsort((-pools.rows["ended"].astype(np.int64), ~pools.open))
+    if news:
+        order = order[pools.rows["told"][order] == 0]
     rows, stop = pools.rows[order], pools.stop[order]
     life = span(rows["began"], stop) / 1e3
     source = endpoint_text(rows["local"], rows["local_port"])

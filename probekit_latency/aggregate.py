@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -53,18 +52,27 @@ class LatencyAggregator:
         self._compact()
         self._drop_those_that_left()
         stream, self._fresh = self._fresh, []
+        whole, news = self._tables()
+        self._closed = self._closed.copy()  # the tables are still to be made
+        self._closed["told"] = 1
         return Figures(
             summary=self._summary(),
-            tables=Deferred(self._tables(self._closed, self._open, self._others)),
+            tables=whole,
+            news=news,
             distributions=self._distributions(),
             lost=self._lost(),
             stream=tables.events(stream, self._owners) if self._config.mode == "events" else None,
         )
 
-    def _tables(self, closed: Array, live: Array, others: Array) -> Callable[[], tuple[Table, ...]]:
-        """Text for 100,000 rows takes a while, and not everybody wants it."""
-        owners = dict(self._owners)
-        return lambda: (tables.connections(merge_evicted(np.concatenate([closed, live])), others, owners),)
+    def _tables(self) -> tuple[Deferred, Deferred]:
+        """All tables, and what is new in them. Text for 100,000 rows takes a while, and not everybody wants it."""
+        closed, live, others, owners = self._closed, self._open, self._others, dict(self._owners)
+
+        def made(news: bool) -> tuple[Table, ...]:
+            rows = merge_evicted(np.concatenate([closed, live]))
+            return (tables.connections(rows[rows["told"] == 0] if news else rows, others, owners),)
+
+        return Deferred(lambda: made(news=False)), Deferred(lambda: made(news=True))
 
     def _take_connections(self, values: Any) -> None:
         self._open, self._left = rows_of(values), []

@@ -36,7 +36,7 @@ class LatencyConfig:
         allowed="from 64 to 1000000", check=lambda v: 64 <= v <= 1_000_000,
     )  # fmt: skip
     max_closed: int = option(
-        100_000, help="closed connections to list; beyond that, the oldest are summed up in one row per side",
+        30_000, help="closed connections to list; beyond that, the oldest are summed up in one row per side",
         allowed="from 0 to 10000000", check=lambda v: 0 <= v <= 10_000_000,
     )  # fmt: skip
     buffer: Bytes = option(

@@ -10,7 +10,8 @@ from probekit.model import Array
 
 from .values import UNCOUNTED, End, Side
 
-# A connection as it is kept here: the kernel's record, its 128-bit sum of squares as a float.
+# A connection as it is kept here: the kernel's record, its 128-bit sum of squares as a float; and whether a snapshot
+# told of its end.
 ROW = np.dtype(
     [
         (
@@ -18,7 +19,7 @@ ROW = np.dtype(
             [("socket", "u8"), ("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")],
         )
     ]
-    + [(name, "u1") for name in ("side", "origin", "end")]
+    + [(name, "u1") for name in ("side", "origin", "end", "told")]
     + [
         (name, "u8")
         for name in (
@@ -46,7 +47,7 @@ def rows_of(values: Any) -> Array:
     for name in ROW["who"].names or ():
         rows["who"][name] = values[name][measured]
     for name in (ROW.names or ())[1:]:
-        if name != "squares":
+        if name not in ("squares", "told"):
             rows[name] = values[name][measured]
     rows["squares"] = values["square_high"][measured] * 2.0**64 + values["square_low"][measured]
     uncounted = rows["unsplit"] == UNCOUNTED

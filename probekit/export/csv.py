@@ -54,7 +54,7 @@ class CsvExporter:
 
     def _table(self, snapshot: Snapshot) -> Table:
         wanted = self._config.table
-        tables = snapshot.figures.tables
+        tables = snapshot.shown
         for table in tables:
             if wanted in ("", table.name):
                 return table

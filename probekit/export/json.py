@@ -47,7 +47,7 @@ class JsonExporter:
         if not snapshot.final and files.is_open(path):
             return
         text = []
-        for piece in pieces(snapshot, {}, lines=True):
+        for piece in pieces(snapshot, snapshot.shown, {}, lines=True):
             if self.superseded() and not snapshot.final:
                 return
             text.append(piece)

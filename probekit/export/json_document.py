@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
@@ -22,11 +22,12 @@ _STEP = "  "
 _WHOLE = 1e12  # from here on a float has no thousandths worth rounding
 
 
-def pieces(snapshot: Snapshot, ahead: Mapping[str, Any], lines: bool) -> Iterator[str]:
-    """The text of `document(snapshot)`, a newline at its end.
+def pieces(snapshot: Snapshot, tables: Iterable[Table], ahead: Mapping[str, Any], lines: bool) -> Iterator[str]:
+    """The text of a snapshot's document, a newline at its end.
 
     Args:
         snapshot: What to tell.
+        tables: Which of its tables, `shown` or `news`.
         ahead: Members that come before the document's own.
         lines: A line for each member and row; otherwise all is on one line.
     """
@@ -37,7 +38,7 @@ def pieces(snapshot: Snapshot, ahead: Mapping[str, Any], lines: bool) -> Iterato
     for name, value in itertools.chain(ahead.items(), before_tables(snapshot).items()):
         yield f"{'' if first else separator}{outer}{json_text(name)}: {_value(value, lines)}"
         first = False
-    for table in snapshot.figures.tables:
+    for table in tables:
         yield f"{separator}{outer}{json_text(table.name)}: {{"
         yield from _rows(table, separator, inner)
         yield f"{outer if len(table.key) else ''}}}"

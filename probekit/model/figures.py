@@ -131,10 +131,12 @@ class Figures:
 
     Attributes:
         summary: Single figures, by their JSON names.
-        tables: The first one is the main one.
+        tables: All that is kept. The first one is the main one.
         distributions: The first one is the main one.
         lost: What is missing in the figures, by cause.
         stream: Rows since the last snapshot, where a probe streams events.
+        news: The tables with those rows only that are open, or changed since the last snapshot: what is written in
+            mid-run, so that it does not grow as the run does. None: it is all of them.
     """
 
     summary: Mapping[str, Any]
@@ -142,6 +144,7 @@ class Figures:
     distributions: tuple[Distribution, ...] = ()
     lost: Mapping[str, int] = field(factory=dict)
     stream: Table | None = None
+    news: Sequence[Table] | None = None
 
 
 @frozen
@@ -165,3 +168,14 @@ class Snapshot:
     kernel: str
     attached: tuple[Attached, ...]
     figures: Figures
+
+    @property
+    def news(self) -> Sequence[Table]:
+        """Its tables as a stream of snapshots has them: rows that have ended are in one of them."""
+        figures = self.figures
+        return figures.tables if figures.news is None else figures.news
+
+    @property
+    def shown(self) -> Sequence[Table]:
+        """Its tables as something that is replaced with each snapshot has them: the last one has all that is kept."""
+        return self.figures.tables if self.final else self.news

@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any
 
@@ -200,7 +200,9 @@ class Running:
                     part.aggregator.join(beside)
             with part.blaming("snapshot"):
                 figures = part.aggregator.snapshot()
-                figures = attrs.evolve(figures, tables=Blamed.of(figures.tables, part))
+                figures = attrs.evolve(
+                    figures, tables=Blamed.of(figures.tables, part), news=Blamed.of(figures.news, part)
+                )
         except ProbekitError as error:
             self._fail(f"{_prefix(part)}snapshots_failed", error)
             figures = self._last.get(part.name, Figures({}))
@@ -244,13 +246,17 @@ def joined(figures: Figures, name: str, more: Figures) -> Figures:
     def named(values: Mapping[str, Any]) -> dict[str, Any]:
         return {f"{name}.{key}": value for key, value in values.items()}
 
-    def tables() -> tuple[Table, ...]:
-        return (*figures.tables, *(attrs.evolve(table, name=f"{name}.{table.name}") for table in more.tables))
+    def beside(own: Sequence[Table], added: Sequence[Table]) -> Deferred:
+        return Deferred(lambda: (*own, *(attrs.evolve(table, name=f"{name}.{table.name}") for table in added)))
+
+    def news(of: Figures) -> Sequence[Table]:
+        return of.tables if of.news is None else of.news
 
     return attrs.evolve(
         figures,
         summary={**figures.summary, **named(more.summary)},
-        tables=Deferred(tables),
+        tables=beside(figures.tables, more.tables),
+        news=None if figures.news is None and more.news is None else beside(news(figures), news(more)),
         distributions=(
             *figures.distributions,
             *(attrs.evolve(each, name=f"{name}.{each.name}") for each in more.distributions),

@@ -193,7 +193,7 @@ def _zeros(plan: AttachPlan, compiled: Object, cpus: int) -> tuple[list[Batch], 
 def _snapshot_faults(found: Plugins, snapshot: Snapshot, what: str) -> Iterator[str]:
     """Whether figures are whole, and come through every exporter that is installed."""
     figures = snapshot.figures
-    tables = [*figures.tables, *([figures.stream] if figures.stream is not None else [])]
+    tables = [*figures.tables, *(figures.news or ()), *([figures.stream] if figures.stream is not None else [])]
     for table in tables:
         lengths = {len(column.values) for column in table.columns} | {len(table.key)}
         if len(lengths) > 1:

@@ -40,8 +40,8 @@ def connections(count: int = 1, **values: Any) -> Array:
     for side, last in (("local", 1), ("remote", 2)):
         rows[side][:, 10:] = [255, 255, 10, 0, 0, last]
     mine, peers = ("remote_port", "local_port") if values.get("side") == Side.SERVER else ("local_port", "remote_port")
-    rows[mine], rows[peers] = 20_000 + np.arange(count), 80
-    if count > 1:
+    rows[mine], rows[peers] = values.get(mine, 20_000 + np.arange(count)), 80
+    if count > 1 and "socket" not in values:
         rows["socket"] = rows["id"] = 1 + np.arange(count)
     return rows
 
@@ -402,3 +402,30 @@ def test_tables_that_are_looked_at_later_are_those_of_their_snapshot() -> None:
     feed(tracker, "connections", opened(1))
     tracker.snapshot()
     assert str([listed(table) for table in later.tables]) == str(expected)
+
+
+def _ports(tables: Any) -> list[int]:
+    return sorted(int(row["source"].rpartition(":")[2]) for row in listed(tables[0]))
+
+
+def test_each_end_is_news_once_and_what_is_open_is_each_time() -> None:
+    tracker = aggregator(max_closed=10)
+    feed(tracker, "connections", opened(socket=9))
+    feed(tracker, "closed", connections(3, local_port=[1, 2, 3]))
+    first = tracker.snapshot()
+    feed(tracker, "closed", connections(local_port=4))
+    second, third = tracker.snapshot(), tracker.snapshot()
+    assert [_ports(figures.news) for figures in (first, second, third)] == [[1, 2, 3, 20_000], [4, 20_000], [20_000]]
+    assert _ports(third.tables) == [1, 2, 3, 4, 20_000]
+    assert [table.name for table in third.news or ()] == [table.name for table in third.tables]
+    assert str([listed(table) for table in (third.news or ())[1:]]) == str([listed(t) for t in third.tables[1:]])
+
+
+def test_an_end_that_turns_out_to_be_another_is_news_again() -> None:
+    tracker = aggregator()
+    feed(tracker, "closed", connections(3, socket=[1, 2, 3], local_port=[1, 2, 3]))
+    tracker.snapshot()
+    feed(tracker, "late", np.array([(2, 3 * SECOND)], [("socket", "u8"), ("time", "u8")]))
+    (row,) = listed((tracker.snapshot().news or ())[0])
+    assert (row["source"], row["end"]) == ("10.0.0.1:2", "rst_sent")
+    assert _ports(tracker.snapshot().news) == []

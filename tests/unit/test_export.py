@@ -245,6 +245,23 @@ def test_jsonl_writes_each_streamed_event_then_the_snapshot(tmp_path: Path) -> N
     assert [line["record"] for line in lines[2:]] == ["snapshot", "snapshot"]
 
 
+def test_jsonl_writes_what_is_new_and_files_that_are_replaced_end_with_all(tmp_path: Path) -> None:
+    snapshots = [
+        _snapshot(final=final, news=(_flows(*new), _extra())) for new, final in ((("a",), False), (("b",), True))
+    ]
+    seen = {}
+    for kind in ("csv", "json", "jsonl"):
+        with _FILES[kind](tmp_path / kind) as exporter:
+            for snapshot in snapshots:
+                exporter.export(snapshot)
+                text = (tmp_path / kind).read_text()
+                rows = csv.DictReader(io.StringIO(text)) if kind == "csv" else None
+                flows = rows or json.loads(text.splitlines()[-1] if kind == "jsonl" else text)["flows"].values()
+                seen.setdefault(kind, []).append([row["source"] for row in flows])
+    whole = ["10.0.0.1:80", "[2001:db8::1]:80", "gone"]
+    assert seen == {"csv": [["a"], whole], "json": [["a"], whole], "jsonl": [["a"], ["b"]]}
+
+
 def test_jsonl_adds_to_a_file_that_is_there(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
     path.write_text("before\n")

@@ -50,7 +50,7 @@ def _near(one: object, two: object) -> bool:
 def test_the_pieces_are_the_document(table: Table, lines: bool) -> None:
     snapshot = sample()
     snapshot = attrs.evolve(snapshot, figures=attrs.evolve(snapshot.figures, tables=(table,)))
-    text = "".join(pieces(snapshot, {"record": "snapshot"}, lines))
+    text = "".join(pieces(snapshot, snapshot.figures.tables, {"record": "snapshot"}, lines))
     assert text.endswith("}\n")
     assert text.count("\n") == 1 or lines
     wanted = json.loads(json.dumps({"record": "snapshot", **document(snapshot)}))
@@ -60,6 +60,6 @@ def test_the_pieces_are_the_document(table: Table, lines: bool) -> None:
 def test_rows_come_in_many_pieces_so_that_other_threads_run_meanwhile() -> None:
     table = Table("rows", (Column("n", np.arange(10_000)),), np.arange(10_000))
     snapshot = attrs.evolve(sample(), figures=attrs.evolve(sample().figures, tables=(table,)))
-    made = list(pieces(snapshot, {}, lines=True))
+    made = list(pieces(snapshot, snapshot.figures.tables, {}, lines=True))
     assert max(map(len, made)) < len("".join(made)) / 5
     assert len(json.loads("".join(made))["rows"]) == 10_000

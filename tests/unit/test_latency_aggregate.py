@@ -702,3 +702,30 @@ def test_tables_that_are_looked_at_later_are_those_of_their_snapshot() -> None:
     _feed(aggregator, "closed", _connection(socket=2, end=End.CLOSED, local_port=2))
     aggregator.snapshot()
     assert str(_table(later.tables[0])) == str(expected)
+
+
+def test_each_end_is_news_once_and_what_is_open_is_each_time() -> None:
+    aggregator = _aggregator(max_closed=10)
+    _feed(aggregator, "connections", _connection(socket=9, local_port=9))
+    _feed(aggregator, "closed", *(_connection(socket=n, end=End.CLOSED, local_port=n) for n in (1, 2)))
+    first = aggregator.snapshot()
+    _feed(aggregator, "closed", _connection(socket=3, end=End.CLOSED, local_port=3))
+    second, third = aggregator.snapshot(), aggregator.snapshot()
+
+    def ports(tables: Any) -> list[int]:
+        return sorted(int(row["source"].rpartition(":")[2]) for row in _table(tables[0]))
+
+    assert [ports(figures.news) for figures in (first, second, third)] == [[1, 2, 9], [3, 9], [9]]
+    assert ports(third.tables) == [1, 2, 3, 9]
+
+
+def test_a_connection_that_was_evicted_and_came_again_is_news_again_with_all_of_it() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "closed", _connection([5, 6], end=End.EVICTED))
+    aggregator.snapshot()
+    _feed(aggregator, "connections", _connection([7]))
+    news = [aggregator.snapshot().news for _ in range(2)]
+    _feed(aggregator, "connections")
+    _feed(aggregator, "closed", _connection([7, 8], end=End.CLOSED))
+    news += [aggregator.snapshot().news for _ in range(2)]
+    assert [[row["events"] for row in _table((tables or ())[0])] for tables in news] == [[3], [3], [4], []]
