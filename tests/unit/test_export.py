@@ -249,7 +249,7 @@ def test_jsonl_writes_what_is_new_and_files_that_are_replaced_end_with_all(tmp_p
     snapshots = [
         _snapshot(final=final, news=(_flows(*new), _extra())) for new, final in ((("a",), False), (("b",), True))
     ]
-    seen = {}
+    seen: dict[str, list[list[str]]] = {}
     for kind in ("csv", "json", "jsonl"):
         with _FILES[kind](tmp_path / kind) as exporter:
             for snapshot in snapshots:
