@@ -271,10 +271,10 @@ static __always_inline u64 server_handshake(struct connection *c, struct tcp_soc
   struct handshake key = {};
   u64 *first;
 
-  if (tp->data_segs_in || tp->data_segs_out || is_of_a_cookie(tp))
+  if (tp->data_segs_in || tp->data_segs_out)
     return 0;
-  if (!tp->total_retrans)
-    return (u64)(tp->srtt_us >> 3) * 1000;
+  if (!tp->total_retrans) /* what was sent again was kept, and is no cookie, whatever its timestamp looks like */
+    return is_of_a_cookie(tp) ? 0 : (u64)(tp->srtt_us >> 3) * 1000;
   __builtin_memcpy(key.remote, c->addresses.remote, sizeof(key.remote));
   key.netns = c->netns;
   key.remote_port = c->addresses.remote_port;
