@@ -81,21 +81,26 @@ class ConntrackAggregator:
         getattr(self, f"_take_{columns.source}")(columns.values)
 
     def join(self, beside: Mapping[str, Figures]) -> None:
-        """Takes requests of connections from tables that have them by the connections' ids."""
+        """Takes requests of connections from tables that have them by the connections' ids.
+
+        Those of connections that had ended were taken when they were news.
+        """
         found = [
             {column.name: column.values for column in table.columns}
             for figures in beside.values()
-            for table in figures.tables
+            for table in (figures.tables if figures.news is None else figures.news)
             if set(_JOINED) <= {column.name for column in table.columns}
         ]
         if found:
-            self._requests = _requests(*(np.concatenate([table[name] for table in found]) for name in _JOINED))
+            new = _requests(*(np.concatenate([table[name] for table in found]) for name in _JOINED))
+            self._requests = self._requests.updated(new)
 
     def snapshot(self) -> Figures:
         """The figures as they are now."""
         self._compact()
         self._drop_those_that_left()
         rows = np.concatenate([self._open, self._closed])
+        self._requests = self._requests.kept(rows["id"])
         pools = Pools.of(rows, self._moment, self._requests)
         tracked, there = self._netfilter(), survey()
         evidence = Evidence(pools, self._ports(rows, there), tracked)

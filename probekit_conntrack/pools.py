@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 
+import attrs
 import numpy as np
 from attrs import frozen
 
@@ -51,6 +52,19 @@ class Requests:
     sides: Array
     counts: Array
     busy_us: Array
+
+    def updated(self, new: Requests) -> Requests:
+        """With newer figures, in place of what was known of the same connections and sides."""
+        both = [np.concatenate(pair) for pair in zip(attrs.astuple(new), attrs.astuple(self), strict=True)]
+        keys = np.zeros(len(both[0]), [("id", "u8"), ("side", "u1")])
+        keys["id"], keys["side"] = both[0], both[1]
+        _, first = np.unique(keys, return_index=True)
+        return Requests(*(values[first] for values in both))
+
+    def kept(self, ids: Array) -> Requests:
+        """Those of these connections alone: of others nobody asks any more."""
+        wanted = np.isin(self.ids, ids)
+        return Requests(self.ids[wanted], self.sides[wanted], self.counts[wanted], self.busy_us[wanted])
 
     def of(self, rows: Array) -> tuple[Array, Array]:
         """Requests of each row, and how long it was busy with them, ns; not a number where they are not known.

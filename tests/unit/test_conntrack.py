@@ -357,6 +357,28 @@ def test_requests_are_joined_by_id_and_side() -> None:
     }
 
 
+def _exchanges(*rows: tuple[str, int]) -> Table:
+    ids, events = zip(*rows, strict=True) if rows else ((), ())
+    columns = (
+        Column("id", np.array(ids, np.str_)), Column("side", np.array(["client"] * len(ids), np.str_)),
+        Column("events", np.array(events, np.int64)), Column("avg_latency_us", np.full(len(ids), 10.0)),
+    )  # fmt: skip
+    return Table("exchanges", columns, np.array(ids, np.str_))
+
+
+def test_requests_of_what_ended_are_taken_when_they_are_news() -> None:
+    tracker = aggregator(max_closed=2)
+    feed(tracker, "closed", connections(2, id=[1, 2], socket=[1, 2]))
+    seen = []
+    for news in (_exchanges(("00000000-00000001", 3), ("00000000-00000002", 4)), _exchanges(("00000000-00000002", 5))):
+        tracker.join({"any": Figures({}, (_exchanges(("00000000-00000001", 99)),), news=(news,))})
+        seen.append({row["id"]: row["requests"] for row in listed(tracker.snapshot().tables[0])})
+    assert seen == [{"00000000-00000001": 3, "00000000-00000002": n} for n in (4, 5)]
+    feed(tracker, "closed", connections(1, id=3, socket=3))
+    tracker.snapshot()
+    assert tracker._requests.ids.tolist() == [2]  # nobody asks for the first one any more
+
+
 def test_times_and_names_of_a_row() -> None:
     tracker = aggregator()
     dwell = np.zeros(12, np.uint64)
