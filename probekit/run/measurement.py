@@ -8,6 +8,7 @@ from __future__ import annotations
 import select
 import threading
 import time
+from collections.abc import Callable
 
 from attrs import frozen
 
@@ -62,9 +63,10 @@ class Ending(threading.Thread):
         clock: The programs'.
         stop: Asks for the end.
         end: When the time is over, ns; None: never.
+        told: Called then.
     """
 
-    def __init__(self, gate: Gate, clock: Clock, stop: Stop, end: int | None) -> None:
+    def __init__(self, gate: Gate, clock: Clock, stop: Stop, end: int | None, told: Callable[[], None]) -> None:
         super().__init__(name="ending", daemon=True)
         self.moment = 0
         self.over = threading.Event()
@@ -72,6 +74,7 @@ class Ending(threading.Thread):
         self._clock = clock
         self._asked = stop
         self._end = end
+        self._told = told
 
     def run(self) -> None:
         """Waits, and closes."""
@@ -79,6 +82,7 @@ class Ending(threading.Thread):
         self._gate.close()
         self.moment = self._clock.now()
         self.over.set()
+        self._told()
 
 
 @frozen
@@ -127,14 +131,13 @@ class Measurement:
         """Aggregates until the duration is over or `stop` is set, then detaches and exports the last snapshots."""
         begun, duration = self.begun, settings.duration
         end = None if duration is None else begun.began + round(duration * _NANOSECONDS)
-        ending = Ending(begun.gate, begun.clock, self.stop, end)
+        ending = Ending(begun.gate, begun.clock, self.stop, end, self.chain.ending)
         ending.start()
         try:
             self._until(ending, round(settings.interval * _NANOSECONDS))
         finally:
             self.stop.set()
             ending.join()
-        self.chain.ending()
         begun.close()
         for running in begun.running:
             running.sources.end(ending.moment)
@@ -155,6 +158,8 @@ class Measurement:
                 tick += (1 + (now - tick) // interval) * interval  # those that were slept through are not made up for
                 for running in self.begun.running:
                     running.drain()
+                if ending.over.is_set():  # the last snapshots are wanted now
+                    return
                 for snapshot in self._snapshots(clock.now(), final=False):
                     self.chain.put(snapshot)
 
