@@ -11,7 +11,7 @@ import attrs
 import numpy as np
 
 from probekit import Columns, Deferred, Distribution, Figures, Table
-from probekit.aggregate import Histogram
+from probekit.aggregate import Histogram, stacked
 from probekit.machine import outside
 from probekit.machine.namespaces import OWN, Survey, inside, survey
 from probekit.model import Array
@@ -99,7 +99,7 @@ class ConntrackAggregator:
         """The figures as they are now."""
         self._compact()
         self._drop_those_that_left()
-        rows = np.concatenate([self._open, self._closed])
+        rows = stacked([self._open, self._closed])
         self._requests = self._requests.kept(rows["id"])
         pools = Pools.of(rows, self._moment, self._requests)
         tracked, there = self._netfilter(), survey()
@@ -142,18 +142,18 @@ class ConntrackAggregator:
     def _compact(self) -> None:
         """Adds the pending rows to the closed ones; of too many the oldest are kept as numbers only."""
         if self._pending:
-            fresh = np.concatenate(self._pending)
+            fresh = stacked(self._pending)
             self._pending, self._pending_rows = [], 0
             _add(self._histograms, fresh)
             self._longer += _too_long(fresh)
-            self._closed = np.concatenate([self._closed, fresh])
+            self._closed = stacked([self._closed, fresh])
         for sockets, times in self._late:
             apply_late_resets(self._closed, sockets, times)
         self._late = []
         surplus = len(self._closed) - self._config.max_closed
         if surplus > 0:
             self._fold(self._closed[:surplus])
-            self._closed = self._closed[surplus:].copy()
+            self._closed = stacked([self._closed[surplus:]])
 
     def _fold(self, rows: Array) -> None:
         self._folded_ends += np.bincount(rows["end"], minlength=len(End))

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from probekit.aggregate import stacked
 from probekit.model import Array
 
 from .values import UNKNOWN, Closer, End, Origin, Side
@@ -115,7 +116,7 @@ def possible(rows: Array, began: int, now: int) -> Array:
         began: When the run did, ns.
         now: When the last of the rows was taken, ns.
     """
-    rows = rows.copy()
+    rows = stacked([rows])
     for name in _MOMENTS:
         rows[name] = np.where(rows[name] > 0, np.clip(rows[name], max(began, 1), max(now, 1)), 0)
     over = rows["ended"] > 0

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from probekit import Columns, Deferred, Distribution, Figures, Table
-from probekit.aggregate import Histogram, Moments
+from probekit.aggregate import Histogram, Moments, stacked
 from probekit.decode import text
 from probekit.model import Array
 
@@ -53,7 +53,7 @@ class LatencyAggregator:
         self._drop_those_that_left()
         stream, self._fresh = self._fresh, []
         whole, news = self._tables()
-        self._closed = self._closed.copy()  # the tables are still to be made
+        self._closed = stacked([self._closed])  # the tables are still to be made
         self._closed["told"] = 1
         return Figures(
             summary=self._summary(),
@@ -69,7 +69,7 @@ class LatencyAggregator:
         closed, live, others, owners = self._closed, self._open, self._others, dict(self._owners)
 
         def made(news: bool) -> tuple[Table, ...]:
-            rows = merge_evicted(np.concatenate([closed, live]))
+            rows = merge_evicted(stacked([closed, live]))
             return (tables.connections(rows[rows["told"] == 0] if news else rows, others, owners),)
 
         return Deferred(lambda: made(news=False)), Deferred(lambda: made(news=True))
@@ -117,11 +117,11 @@ class LatencyAggregator:
     def _compact(self) -> None:
         """Adds the pending rows to the closed ones, and the oldest of too many to two rows, one a side."""
         if self._pending:
-            self._closed = merge_evicted(np.concatenate([self._closed, *self._pending]))
+            self._closed = merge_evicted(stacked([self._closed, *self._pending]))
             self._pending, self._pending_rows = [], 0
         surplus = len(self._closed) - self._config.max_closed
         if surplus > 0:
-            leaving = np.concatenate([self._others, self._closed[:surplus]])
+            leaving = stacked([self._others, self._closed[:surplus]])
             _, sides = np.unique(leaving["side"], return_inverse=True)
             self._others, self._closed = merge(leaving, sides, SUMS + TRANSPORT), self._closed[surplus:]
 

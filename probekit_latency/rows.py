@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from probekit.aggregate import stacked
 from probekit.model import Array
 
 from .values import UNCOUNTED, End, Side
@@ -68,7 +69,7 @@ def possible(rows: Array) -> Array:
 
     The fields of a record are written one after the other: a copy may have an exchange in its sum and not in its count.
     """
-    rows = rows.copy()
+    rows = stacked([rows])
     events, most = rows["events"].astype(np.float64), rows["max"].astype(np.float64)
     rows["min"] = np.minimum(rows["min"], rows["max"])
     least = rows["min"].astype(np.float64)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from probekit import Column, Table
+from probekit.aggregate import stacked
 from probekit.decode import endpoint_text, identity_text
 from probekit.model import Array
 
@@ -25,7 +26,7 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
         owners: Command names by process id.
     """
     rows = rows[np.argsort(-rows["events"].astype(np.int64), kind="stable")]
-    sums = np.concatenate([rows, others])
+    sums = stacked([rows, others])
     events = sums["events"].astype(np.float64)
     mean = _ratio(sums["sum"], events)
     variance = np.maximum(_ratio(sums["squares"], events) - mean**2, 0)

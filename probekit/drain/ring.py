@@ -13,6 +13,7 @@ import threading
 import numpy as np
 
 from ..model import Array, Batch, LiveMap, Source
+from ..model.rows import stacked
 from .layout import as_dtype, round8
 
 _BUSY, _DISCARDED = 1 << 31, 1 << 30
@@ -69,7 +70,7 @@ class RingReader:
                     self.foreign += 1
                 if head != self._value.itemsize:
                     at += _HEAD + round8(length)
-        values = chunks[0] if len(chunks) == 1 else np.concatenate(chunks)
+        values = chunks[0] if len(chunks) == 1 else stacked(chunks)
         self._barrier()
         self._consumer[0] = consumed + at
         self.delivered += len(values)

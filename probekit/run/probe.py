@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from typing import Any
 
 import attrs
-import numpy as np
 from attrs import frozen
 
 from ..drain import Reader, RingReader, open_reader
@@ -21,6 +20,7 @@ from ..errors import ProbekitError
 from ..load import Loaded
 from ..machine.kernel import KernelFacts
 from ..model import Aggregator, Attached, Batch, Columns, Decoder, Deferred, Figures, Joiner, Planned, Table
+from ..model.rows import stacked
 from ..plugins import AGGREGATORS, PROBES, Blaming, Plugins
 from .clock import Clock
 
@@ -107,7 +107,7 @@ def _whole(batches: list[Batch]) -> Batch:
     """Batches of one ring buffer as one: a thousand small ones would be decoded and aggregated a thousand times."""
     if len(batches) == 1:
         return batches[0]
-    return attrs.evolve(batches[-1], data=np.concatenate([batch.data for batch in batches]))
+    return attrs.evolve(batches[-1], data=stacked([batch.data for batch in batches]))
 
 
 class Running:

@@ -1,0 +1,23 @@
+"""Rows of many fields, moved as whole ones."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from .batch import Array
+
+
+def stacked(parts: Sequence[Array]) -> Array:
+    """Structured arrays of one dtype, one after the other, copied; of a single one, a copy.
+
+    NumPy itself copies each field of each row, and compares the dtypes field by field before: that takes ten times as
+    long.
+
+    Args:
+        parts: At least one, of shape (n,) each.
+    """
+    kind = parts[0].dtype
+    whole: Array = np.concatenate([part.view(f"V{kind.itemsize}") for part in parts]).view(kind)
+    return whole
