@@ -195,6 +195,9 @@ def _first_line(value: Any, name: str) -> str:
 
 VALUES = {
     "Array": "a NumPy array",
+    "ENDED": "the parameter that is 1 when the run has ended",
+    "OWN": "the network namespace of this process, as a path",
+    "VMLINUX_BTF": "where the kernel describes its types, as a path",
     "Bytes": "a size in bytes, in TOML `4MiB`",
     "Decoder": "a function from `Batch` to `Columns`",
     "Harnesses": "the type of the fixture `probe_harness`",

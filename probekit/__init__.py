@@ -10,9 +10,10 @@ from __future__ import annotations
 import pluggy
 
 from .config.options import Bytes, Seconds, option
-from .errors import ExportError
+from .errors import ExportError, InputError
 from .machine.kernel import KernelFacts
 from .model import (
+    ENDED,
     Aggregator,
     Array,
     Attached,
@@ -42,8 +43,8 @@ hook = pluggy.HookimplMarker("probekit")
 """Marks a function of a plugin as the implementation of the hook of its name."""
 
 __all__ = [
-    "Aggregator", "Array", "AttachPlan", "AttachPoint", "Attached", "Batch", "Bucket", "Bytes", "Column", "Columns",
-    "Decoder", "Deferred", "Distribution", "ExportError", "Exporter", "Figures", "KernelFacts", "LiveMap",
-    "Observation", "Seconds", "Snapshot", "Source", "SourceKind", "Table", "Way",
-    "aggregate", "decode", "export", "hook", "option", "testing",
+    "ENDED", "Aggregator", "Array", "AttachPlan", "AttachPoint", "Attached", "Batch", "Bucket", "Bytes", "Column",
+    "Columns", "Decoder", "Deferred", "Distribution", "ExportError", "Exporter", "Figures", "InputError", "KernelFacts",
+    "LiveMap", "Observation", "Seconds", "Snapshot", "Source", "SourceKind", "Table", "Way",
+    "aggregate", "decode", "export", "hook", "host", "option", "testing",
 ]  # fmt: skip

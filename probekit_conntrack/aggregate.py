@@ -10,11 +10,9 @@ from typing import Any
 import attrs
 import numpy as np
 
-from probekit import Columns, Deferred, Distribution, Figures, Table
+from probekit import Array, Columns, Deferred, Distribution, Figures, Table, host
 from probekit.aggregate import Histogram, stacked
-from probekit.machine import outside
-from probekit.machine.namespaces import OWN, Survey, inside, survey
-from probekit.model import Array
+from probekit.host import OWN, Survey, inside, survey
 
 from . import netfilter, tables
 from .attach import namespace_path
@@ -72,7 +70,7 @@ class ConntrackAggregator:
         self._requests = NO_REQUESTS
         self._cgroups = Cgroups()
         self._namespace = namespace_path(config.netns) if config.netns else OWN
-        self._namespace_number = outside.inode(self._namespace) or 0  # it may be gone when it is looked at again
+        self._namespace_number = host.inode(self._namespace) or 0  # it may be gone when it is looked at again
         self._netfilter_before = netfilter.read(self._namespace)
 
     def update(self, columns: Columns) -> None:
@@ -220,7 +218,7 @@ class ConntrackAggregator:
         for number, path in {**there.found, self._namespace_number: self._namespace}.items() if numbers else ():
             if number in numbers:
                 try:
-                    low, high = map(int, inside(path, lambda: outside.read(_PORT_RANGE)).split())
+                    low, high = map(int, inside(path, lambda: host.read(_PORT_RANGE)).split())
                 except (OSError, ValueError):
                     continue
                 ports[number] = high - low + 1

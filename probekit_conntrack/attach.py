@@ -4,12 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
-from probekit.errors import InputError
-from probekit.machine.kernel import KernelFacts
-from probekit.machine.namespaces import number_of
-from probekit.machine.paths import bpf_folder
-from probekit.model import ENDED
+from probekit import ENDED, AttachPlan, AttachPoint, InputError, KernelFacts, Observation, Source, SourceKind, Way
+from probekit.host import bpf_folder, number_of
 
 from .config import ConntrackConfig
 from .values import Closer, End, Origin, Side

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from probekit.machine import outside
+from probekit import host
 
 
 class Cgroups:
@@ -17,7 +17,7 @@ class Cgroups:
     """
 
     def __init__(self, roots: Iterable[Path] | None = None) -> None:
-        self._roots = tuple(outside.mounts("cgroup2") if roots is None else roots)
+        self._roots = tuple(host.mounts("cgroup2") if roots is None else roots)
         self._paths: dict[int, str] = {0: ""}
 
     def paths(self, numbers: set[int]) -> dict[int, str]:
@@ -29,6 +29,6 @@ class Cgroups:
 
     def _walk(self, root: Path) -> None:
         for folder, _, _ in os.walk(root):
-            number = outside.inode(Path(folder))
+            number = host.inode(Path(folder))
             if number is not None:
-                self._paths[number] = "/" + outside.text(str(Path(folder).relative_to(root))).removeprefix(".")
+                self._paths[number] = "/" + host.text(str(Path(folder).relative_to(root))).removeprefix(".")

@@ -8,8 +8,8 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 from attrs import frozen
 
+from probekit import Array
 from probekit.decode import address_text, endpoint_text
-from probekit.model import Array
 
 from .netfilter import Netfilter
 from .pools import Pools

@@ -9,8 +9,8 @@ from pathlib import Path
 
 from attrs import field, frozen
 
-from probekit.machine import outside
-from probekit.machine.namespaces import inside
+from probekit import host
+from probekit.host import inside
 
 _SETTINGS = Path("/proc/sys/net/netfilter")
 _COUNTERS = Path("/proc/thread-self/net/stat/nf_conntrack")
@@ -46,8 +46,8 @@ def read(namespace: Path) -> Netfilter | None:
 
 
 def _read() -> Netfilter:
-    entries = int(outside.read(_SETTINGS / "nf_conntrack_count"))
-    most = int(outside.read(_SETTINGS / "nf_conntrack_max"))
+    entries = int(host.read(_SETTINGS / "nf_conntrack_count"))
+    most = int(host.read(_SETTINGS / "nf_conntrack_max"))
     return Netfilter(entries, most, _states() if entries <= _MOST_LISTED else {}, _counters())
 
 
@@ -56,7 +56,7 @@ def _states() -> dict[str, int]:
     try:
         with _ENTRIES.open("rb") as lines:  # one by one: there are many
             found = (_TCP_STATE.search(line) for line in lines)
-            return dict(Counter(outside.text(match[1]) for match in found if match))
+            return dict(Counter(host.text(match[1]) for match in found if match))
     except OSError:  # CONFIG_NF_CONNTRACK_PROCFS is not set, or nobody but root may read it
         return {}
 
@@ -64,7 +64,7 @@ def _states() -> dict[str, int]:
 def _counters() -> dict[str, int]:
     """A line of hexadecimal numbers for each CPU, below their names."""
     try:
-        names, *lines = outside.read(_COUNTERS).splitlines()
+        names, *lines = host.read(_COUNTERS).splitlines()
     except (OSError, ValueError):
         return {}
     sums = dict.fromkeys(names.split(), 0)

@@ -8,7 +8,7 @@ import attrs
 import numpy as np
 from attrs import frozen
 
-from probekit.model import Array
+from probekit import Array
 
 from .rows import JIFFY_US, most_requests, services_of
 from .values import End, Origin, Side

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from probekit.machine import outside
-from probekit.machine.namespaces import OWN, Survey, inside
+from probekit import host
+from probekit.host import OWN, Survey, inside
 
 _ENTER, _LOOK = "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"
-_PTRACE = 19  # uapi/linux/capability.h
-_STATUS = Path("/proc/self/status")
 
 
 def not_known(there: Survey, asked: Path) -> dict[str, str]:
@@ -32,18 +30,10 @@ def not_known(there: Survey, asked: Path) -> dict[str, str]:
         )
         missing["already_open"] = missing["connections"] = why
         missing["findings"] = f"needs {_ENTER}: nothing is known of ephemeral ports in other network namespaces"
-    elif there.refused and asked == OWN and _lacks(_PTRACE):  # some are hidden from whoever may look at all
+    elif there.refused and asked == OWN and host.lacked((_LOOK,)):  # some are hidden from whoever may look at all
         why = f"needs {_LOOK}: {there.refused} processes may be in network namespaces that are not seen"
         missing["already_open"] = missing["connections"] = missing["findings"] = why
     return missing
-
-
-def _lacks(capability: int) -> bool:
-    try:
-        effective = next(line for line in outside.read(_STATUS).splitlines() if line.startswith("CapEff:"))
-    except (OSError, StopIteration):
-        return False
-    return not int(effective.split()[1], 16) >> capability & 1
 
 
 def _may_not_enter(path: Path) -> bool:

@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from probekit import Array
 from probekit.aggregate import stacked
-from probekit.model import Array
 
 from .values import UNKNOWN, Closer, End, Origin, Side
 

@@ -8,9 +8,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from probekit import Column, Table
+from probekit import Array, Column, Table
 from probekit.decode import endpoint_text, identity_text, text
-from probekit.model import Array
 
 from .findings import Finding
 from .netfilter import Netfilter

@@ -9,10 +9,8 @@ from typing import Any
 
 import numpy as np
 
-from probekit import Attached, Columns, Deferred, Figures, Table
+from probekit import Array, Attached, Columns, Deferred, Figures, Table, host
 from probekit.decode import text
-from probekit.machine import outside
-from probekit.model import Array
 
 from . import funnel, nothing, tables
 from .config import DropsConfig
@@ -49,7 +47,7 @@ class DropsAggregator:
         self._devices: Mapping[tuple[int, int], str] = {}
         self._owners = Owners()
         self._namespaces: Mapping[int, str] = {}
-        self._own = outside.inode(Path("/proc/self/ns/net")) or 0
+        self._own = host.inode(Path("/proc/self/ns/net")) or 0
         self._own_devices = funnel.Devices()
         self._runs: dict[str, int] = {}
 

@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
-from probekit.machine.kernel import KernelFacts
-from probekit.machine.paths import bpf_folder
+from probekit import AttachPlan, AttachPoint, KernelFacts, Observation, Source, SourceKind, Way
+from probekit.host import bpf_folder
 
 from .config import DropsConfig
 from .values import Kind, Point

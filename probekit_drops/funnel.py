@@ -9,9 +9,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import numpy as np
 from attrs import frozen
 
-from probekit import Attached, Column, Table, Way
-from probekit.machine import bpf, outside
-from probekit.model import Array
+from probekit import Array, Attached, Column, Table, Way, host
 
 from .values import Point
 
@@ -69,7 +67,7 @@ def xdp_runs(attached: Iterable[Attached]) -> dict[str, int]:
     for entry in attached:
         if entry.point is not None and entry.point.way is Way.XDP_RUNS:
             with contextlib.suppress(OSError):  # the program is gone
-                found[entry.point.target] = bpf.xdp_runs(entry.point.target) - entry.before
+                found[entry.point.target] = host.xdp_runs(entry.point.target) - entry.before
     return found
 
 
@@ -88,7 +86,7 @@ class Devices:
             seen: Names of devices that may have come and gone again.
         """
         with contextlib.suppress(OSError):
-            there = {number: outside.text(name) for number, name in socket.if_nameindex()}
+            there = {number: host.text(name) for number, name in socket.if_nameindex()}
             self._there = frozenset(there)
             self._names = {**(seen or {}), **there, **self._names}
 

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from probekit.model import Array
+from probekit import Array
 
 _DEVICE = [("device", "S16")]
 _PLACE = [("location", np.uint64), ("reason", np.uint32)]

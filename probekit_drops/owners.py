@@ -4,16 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from probekit.machine import outside
+from probekit import host
 
 NETNS_FOLDER = Path("/run/netns")
 PROCESSES = Path("/proc")
-_CAPABILITIES = {"CAP_DAC_READ_SEARCH": 2, "CAP_SYS_PTRACE": 19}  # for other users' /proc/PID/fd, and its links
+_CAPABILITIES = ("CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE")  # for other users' /proc/PID/fd, and its links
 
 
 def namespaces(folder: Path = NETNS_FOLDER) -> dict[int, str]:
     """Names of network namespaces by inode number, as `ip netns` has them."""
-    found = ((outside.inode(path), outside.text(path.name)) for path in outside.entries(folder))
+    found = ((host.inode(path), host.text(path.name)) for path in host.entries(folder))
     return {number: name for number, name in found if number is not None}
 
 
@@ -30,7 +30,7 @@ class Owners:
 
     def __init__(self, folder: Path = PROCESSES) -> None:
         self.refused = 0
-        self.lacking = _lacking(folder / "self/status")
+        self.lacking = host.lacked(_CAPABILITIES, folder / "self/status")
         self._folder = folder
         self._known: dict[int, tuple[int, str]] = {}
 
@@ -44,31 +44,21 @@ class Owners:
     def _look(self, inodes: set[int]) -> None:
         wanted = {f"socket:[{inode}]": inode for inode in inodes}
         refused = 0
-        for process in outside.entries(self._folder):
+        for process in host.entries(self._folder):
             if not process.name.isdecimal():
                 continue
-            descriptors = list(outside.entries(process / "fd"))
-            links = [outside.link(descriptor) for descriptor in descriptors]
+            descriptors = list(host.entries(process / "fd"))
+            links = [host.link(descriptor) for descriptor in descriptors]
             for inode in {wanted[link] for link in links if link in wanted}:
                 self._known.setdefault(inode, (int(process.name), _name(process)))
             if not any(links):
-                refused += any(outside.refused(path) for path in (process / "fd", *descriptors[:1]))
+                refused += any(host.refused(path) for path in (process / "fd", *descriptors[:1]))
         if not inodes <= set(self._known):
             self.refused = max(self.refused, refused)
 
 
 def _name(process: Path) -> str:
     try:
-        return outside.read(process / "comm").removesuffix("\n")
+        return host.read(process / "comm").removesuffix("\n")
     except OSError:  # it has ended
         return ""
-
-
-def _lacking(status: Path) -> tuple[str, ...]:
-    """Capabilities that this process has not; none where it cannot be found out."""
-    try:
-        lines = dict(line.split(":", 1) for line in outside.read(status).splitlines() if ":" in line)
-        held = int(lines["CapEff"], 16)
-    except (OSError, KeyError, ValueError):
-        return ()
-    return tuple(name for name, bit in _CAPABILITIES.items() if not held >> bit & 1)

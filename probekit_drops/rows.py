@@ -9,10 +9,9 @@ from typing import Any
 
 from attrs import frozen
 
-from probekit.decode.symbols import Symbols
-from probekit.machine import outside
-from probekit.machine.btf import Types
-from probekit.machine.kernel import VMLINUX_BTF
+from probekit import host
+from probekit.decode import Symbols
+from probekit.host import VMLINUX_BTF, Types
 
 from . import netfilter
 from .categories import NEXT, Category, Packet, categorize, short
@@ -66,7 +65,7 @@ class Namer:
         """Subsystems have an enum of their own, in the kernel or in a module: mac80211_drop_reason, ovs_drop_reason."""
         base = self._btf.read_bytes()
         found: dict[int, str] = {}
-        for path in sorted(outside.entries(self._btf.parent)):
+        for path in sorted(host.entries(self._btf.parent)):
             try:
                 types = Types(base) if path == self._btf else Types(path.read_bytes(), base)
             except OSError:  # the module is gone

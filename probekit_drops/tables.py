@@ -8,9 +8,8 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from probekit import Column, Table
+from probekit import Array, Column, Table
 from probekit.decode import address_text, endpoint_text, text
-from probekit.model import Array
 
 from .categories import Category
 from .netfilter import Registered

@@ -5,8 +5,7 @@ What needs NumPy is imported by the hooks that are called after the programs wer
 
 from __future__ import annotations
 
-from probekit import Aggregator, AttachPlan, Decoder, LiveMap, Source, hook
-from probekit.machine.kernel import KernelFacts
+from probekit import Aggregator, AttachPlan, Decoder, KernelFacts, LiveMap, Source, hook
 
 from .attach import plan
 from .config import LatencyConfig

@@ -6,10 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from probekit import Columns, Deferred, Distribution, Figures, Table
+from probekit import Array, Columns, Deferred, Distribution, Figures, Table
 from probekit.aggregate import Histogram, Moments, stacked
 from probekit.decode import text
-from probekit.model import Array
 
 from . import tables
 from .config import LatencyConfig

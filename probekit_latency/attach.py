@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
-from probekit.machine.kernel import KernelFacts
-from probekit.machine.paths import bpf_folder
+from probekit import AttachPlan, AttachPoint, KernelFacts, Observation, Source, SourceKind, Way
+from probekit.host import bpf_folder
 
 from .config import LatencyConfig
 from .values import HIGH_BITS, REST_BITS, End, Measure, Origin, Side

@@ -5,9 +5,8 @@ from __future__ import annotations
 import attrs
 import numpy as np
 
-from probekit import Batch, Columns, Decoder
+from probekit import Array, Batch, Columns, Decoder
 from probekit.decode import fields, summed
-from probekit.model import Array
 
 from .values import HIGH_BITS, REST_BITS, End
 

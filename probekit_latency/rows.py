@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from probekit import Array
 from probekit.aggregate import stacked
-from probekit.model import Array
 
 from .values import UNCOUNTED, End, Side
 

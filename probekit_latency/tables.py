@@ -7,10 +7,9 @@ from typing import Any
 
 import numpy as np
 
-from probekit import Column, Table
+from probekit import Array, Column, Table
 from probekit.aggregate import stacked
 from probekit.decode import endpoint_text, identity_text
-from probekit.model import Array
 
 from .values import UNSEEN, End, Origin, Side
 

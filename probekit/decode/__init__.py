@@ -10,6 +10,7 @@ import ipaddress
 import numpy as np
 
 from ..model import Array, Batch, Columns
+from .symbols import Symbols
 
 
 def fields(batch: Batch) -> Columns:
@@ -83,4 +84,4 @@ def text(values: Array) -> Array:
     return np.array([value.decode(errors="replace") for value in values.tolist()], dtype=np.str_)
 
 
-__all__ = ["address_text", "endpoint_text", "fields", "summed", "text"]
+__all__ = ["Symbols", "address_text", "endpoint_text", "fields", "identity_text", "summed", "text"]

@@ -15,7 +15,7 @@ from attrs import frozen
 from ..errors import MissingError
 from . import trust
 from .btf import Types
-from .privileges import NUMBERS
+from .privileges import effective
 
 VMLINUX_BTF = Path("/sys/kernel/btf/vmlinux")
 KPROBE_PMU = Path("/sys/bus/event_source/devices/kprobe/type")
@@ -107,9 +107,7 @@ def _digest_once(path: Path) -> str:
 def _capabilities() -> frozenset[str]:
     if Path("/proc/self/uid_map").read_text().split() != ["0", "0", "4294967295"]:
         return frozenset()  # in a user namespace they hold for the namespace, and not for the kernel
-    status = Path("/proc/self/status").read_text()
-    effective = int(next(line for line in status.splitlines() if line.startswith("CapEff:")).split()[1], 16)
-    return frozenset(name for name, bit in NUMBERS.items() if effective >> bit & 1)
+    return effective()
 
 
 def _machine(btf: Path) -> str:

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
+from pathlib import Path
 
 from ..model import Way
+from . import outside
+
+_STATUS = Path("/proc/self/status")
 
 NUMBERS = {
     "CAP_DAC_READ_SEARCH": 2, "CAP_NET_ADMIN": 12, "CAP_SYS_PTRACE": 19, "CAP_SYS_ADMIN": 21, "CAP_SYS_RESOURCE": 24,
@@ -28,6 +32,35 @@ _NEEDED = {
     Way.XDP_EXIT: (*_TRACING, "CAP_SYS_ADMIN"), Way.XDP_RUNS: ("CAP_SYS_ADMIN",),  # BPF_PROG_GET_FD_BY_ID
 }  # fmt: skip
 _INCLUDED = {"CAP_BPF", "CAP_PERFMON"}  # in CAP_SYS_ADMIN
+
+
+def effective(status: Path = _STATUS) -> frozenset[str]:
+    """Capabilities of `NUMBERS` that a process has.
+
+    Args:
+        status: What the kernel says of it, as /proc/PID/status.
+
+    Raises:
+        OSError: That may not be read.
+        ValueError: It does not say.
+    """
+    lines = dict(line.split(":", 1) for line in outside.read(status).splitlines() if ":" in line)
+    held = int(lines.get("CapEff", ""), 16)
+    return frozenset(name for name, bit in NUMBERS.items() if held >> bit & 1)
+
+
+def lacked(names: Iterable[str], status: Path = _STATUS) -> tuple[str, ...]:
+    """Which of these capabilities this process has not, such as `CAP_SYSLOG`; none where it cannot be found out.
+
+    Args:
+        names: Of `NUMBERS`.
+        status: What the kernel says of the process, as /proc/PID/status.
+    """
+    try:
+        held = effective(status)
+    except (OSError, ValueError):
+        return ()
+    return tuple(name for name in names if name not in held)
 
 
 class NotPermittedError(PermissionError):

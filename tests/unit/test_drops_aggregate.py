@@ -9,8 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probekit import Attached, AttachPoint, Columns, Table, Way
-from probekit.machine import outside
+from probekit import Attached, AttachPoint, Columns, Table, Way, host
 from probekit_drops import aggregate, owners
 from probekit_drops.config import DropsConfig
 from probekit_drops.values import NO_HOOK, NO_REASON, Point
@@ -163,7 +162,7 @@ def test_what_the_process_may_not_see_is_said_with_what_would_let_it(
     (tmp_path / "kallsyms").write_text("0000000000000000 T first\n")
     aggregator = aggregate.DropsAggregator(DropsConfig())
     monkeypatch.setattr(aggregator._namer.symbols, "_path", tmp_path / "kallsyms")
-    monkeypatch.setattr(outside, "refused", lambda path: path.name == "fd")
+    monkeypatch.setattr(host, "refused", lambda path: path.name == "fd")
     (machine / "proc/12/fd").mkdir(parents=True)
     _fill(aggregator, [_flow()])
     figures = aggregator.snapshot()

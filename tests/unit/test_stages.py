@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib
 import importlib.util
 from collections.abc import Iterator
 from pathlib import Path
@@ -164,6 +165,32 @@ def test_the_core_names_no_probe_in_its_code() -> None:
         if isinstance(node, ast.Constant) and node.value in probes
     }
     assert named == set()
+
+
+def _public() -> set[str]:
+    """Names that plugins may import: what `probekit` and the modules that it exports list."""
+    modules = [
+        probekit, *(importlib.import_module(f"probekit.{name}") for name in probekit.__all__ if _is_module(name))
+    ]  # fmt: skip
+    return {f"{module.__name__}.{name}" for module in modules for name in module.__all__}
+
+
+def _is_module(name: str) -> bool:
+    return (_ROOT / name).is_dir() or (_ROOT / f"{name}.py").is_file()
+
+
+def test_built_in_plugins_use_public_names_alone() -> None:
+    """What a stranger may not rely on, the built-in probes do not, either."""
+    public = _public()
+    used = {
+        (path.relative_to(_ROOT.parent).as_posix(), name)
+        for folder in _PROBE_FOLDERS
+        for path in sorted(folder.rglob("*.py"))
+        for name in _imports_of(path)
+        if name.partition(".")[0] == "probekit"
+    }
+    assert used
+    assert {(path, name) for path, name in used if name not in public} == set()
 
 
 def test_no_probe_imports_an_exporter_or_another_probe() -> None:
