@@ -219,6 +219,7 @@ static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origi
   c->origin = origin;
   c->state = state;
   c->peer_idle = JIFFIES_UNKNOWN;
+  ORDER(&c->id); /* user space takes a record for whole that has its socket */
   c->socket = socket;
   return c;
 }

@@ -339,7 +339,7 @@ static __always_inline void hand_over(struct connection_slot slot, u8 end) {
 static __always_inline void forget(struct connection_slot slot) {
   hand_over(slot, END_CLOSED);
   slot.record->socket = 0;
-  BARRIER();
+  ORDER(&slot.record->socket);
   slot.set->tag[bounded(slot.way)] = 0;
 }
 
@@ -460,14 +460,31 @@ static __always_inline struct connection_slot choose(struct connection_set *firs
   return first_free >= second_free ? slot_of(first, in_first) : slot_of(second, in_second);
 }
 
+#ifdef bpf_target_arm64
+static __always_inline void unlock(u64 *lock) {
+  fetch_add(lock, -1);
+}
+
+static __always_inline bool try_lock(u64 *lock) {
+  if (!fetch_add(lock, 1))
+    return true;
+  unlock(lock);
+  return false;
+}
+#else
+static __always_inline void unlock(u64 *lock) {
+  __sync_fetch_and_add(lock, -1);
+}
+
 /* There is no compare-and-exchange before 5.12, but who adds one and then reads one is alone. */
 static __always_inline bool try_lock(u64 *lock) {
   __sync_fetch_and_add(lock, 1);
   if (*(volatile u64 *)lock == 1)
     return true;
-  __sync_fetch_and_add(lock, -1);
+  unlock(lock);
   return false;
 }
+#endif
 
 static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u8 side, u8 origin, bool direct) {
   struct connection *c = slot.record;
@@ -478,7 +495,7 @@ static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u
   if (!tp)
     return false;
   slot.set->tag[way] = 0;
-  BARRIER();
+  ORDER(&c->socket);
   if (c->socket)
     evict(slot);
   __builtin_memset(c, 0, sizeof(*c));
@@ -494,7 +511,7 @@ static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u
   c->used = bpf_ktime_get_ns() >> TICK;
   expect_arrival(slot, c->place);
   c->socket = address_of(sk);
-  BARRIER();
+  ORDER(&c->socket);
   slot.set->tag[way] = tag_of(c->socket) & (side == SIDE_CLIENT ? ~0 : ~CLIENT);
   COUNT(connections);
   return true;
@@ -520,14 +537,14 @@ static __always_inline bool lock_sets(struct locked_sets *sets, u64 socket) {
     return false;
   if (sets->one == sets->two || try_lock(sets->two))
     return true;
-  __sync_fetch_and_add(sets->one, -1);
+  unlock(sets->one);
   return false;
 }
 
 static __always_inline void unlock_sets(struct locked_sets *sets) {
   if (sets->one != sets->two)
-    __sync_fetch_and_add(sets->two, -1);
-  __sync_fetch_and_add(sets->one, -1);
+    unlock(sets->two);
+  unlock(sets->one);
 }
 
 /* What either set remembers of a socket. */

@@ -69,6 +69,23 @@ static __always_inline u64 between(u64 then, u64 now) {
 /* clang moves no access to memory across it. */
 #define BARRIER() asm volatile("" ::: "memory")
 
+#ifdef bpf_target_arm64
+/* Adds, and gives what was there before. An addition whose result nobody takes orders nothing here (STADD); this one
+ * acquires and releases (LDADDAL; bpf_jit_comp.c, from 5.18 on). */
+static __always_inline u64 fetch_add(u64 *word, u64 number) {
+  u64 before = __sync_fetch_and_add(word, number);
+
+  asm volatile("" : : "r"(before) : "memory");
+  return before;
+}
+
+/* What was written before is seen before what is written after, by whoever reads both. The word is any one in a map:
+ * what both acquires and releases is a whole barrier. */
+#define ORDER(word) fetch_add(word, 0)
+#else /* x86 shows nobody writes in another order, and its additions are barriers */
+#define ORDER(word) BARRIER()
+#endif
+
 /* Where paths that have come together shall go on as one. The verifier takes a path for one that it knows only where it
  * has kept the state of an earlier one: at jumps, and not before two jumps and eight instructions after the last that
  * it kept (is_state_visited in kernel/bpf/verifier.c). Of the states that it has kept within a loop it forgets those
