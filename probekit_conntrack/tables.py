@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import enum
 import errno
 from collections.abc import Mapping
 
 import numpy as np
 
 from probekit import Array, Column, Table
-from probekit.decode import endpoint_text, identity_text, text
+from probekit.aggregate import ends_keys, unique_keys
+from probekit.decode import endpoint_text, identity_text, named, text, words
 
 from .findings import Finding
 from .netfilter import Netfilter
@@ -19,6 +19,7 @@ from .values import DWELT, Closer, End, Origin, Side, State
 
 _UNMEASURED_RTT = 2**32 - 1
 _SHOWN_OVER_TIME = 10
+_ERRORS = {0: "", **errno.errorcode}
 
 
 def connections(pools: Pools, cgroups: Mapping[int, str], news: bool) -> Table:
@@ -39,20 +40,20 @@ def connections(pools: Pools, cgroups: Mapping[int, str], news: bool) -> Table:
     min_rtt = np.where(rows["min_rtt_us"] >= _UNMEASURED_RTT, np.nan, rows["min_rtt_us"])
     return Table(
         name="connections",
-        key=_unique([f"{here} -> {there}" for here, there in zip(source.tolist(), destination.tolist(), strict=True)]),
+        key=ends_keys(source, destination),
         columns=(
             Column("source", source, label=True, help="the socket's own address"),
             Column("destination", destination, label=True, help="its peer's"),
-            Column("side", _words(Side, rows["side"]), label=True, help="who opened the connection: client or server"),
+            Column("side", words(Side, rows["side"]), label=True, help="who opened the connection: client or server"),
             Column("netns", rows["netns"], label=True, help="network namespace"),
             Column("pid", rows["pid"], label=True, help="process that connected or accepted; 0: unknown"),
             Column("process", text(rows["command"]), label=True, help="its command name"),
-            Column("cgroup", _paths(rows["cgroup"], cgroups), label=True, help="its cgroup"),
+            Column("cgroup", named(rows["cgroup"], cgroups), label=True, help="its cgroup"),
             Column("id", identity_text(rows["id"]), label=True, help="the same for all probes and at both ends"),
-            Column("state", _words(State, rows["state"]), label=True, help="of the socket; close: it has ended"),
-            Column("end", _words(End, rows["end"]), label=True, help="how it ended"),
-            Column("closed_by", _words(Closer, rows["closer"]), label=True, help="who closed first"),
-            Column("error", _errors(rows["error"]), label=True, help="what the program gets to see"),
+            Column("state", words(State, rows["state"]), label=True, help="of the socket; close: it has ended"),
+            Column("end", words(End, rows["end"]), label=True, help="how it ended"),
+            Column("closed_by", words(Closer, rows["closer"]), label=True, help="who closed first"),
+            Column("error", named(rows["error"], _ERRORS, "{}"), label=True, help="what the program gets to see"),
             Column("older", rows["origin"] == Origin.FOUND, label=True, help="its beginning was not seen by this run"),
             Column("time_wait", rows["time_wait"] > 0, label=True, help="its address stayed in TIME_WAIT"),
             Column("lifetime_us", life, help="birth to end, or to now"),
@@ -110,7 +111,7 @@ def services(pools: Pools, folded: Array) -> Table:
     order = np.argsort(-(opened + failed + now_open), kind="stable")
     columns = (
         Column("service", endpoints, label=True, help="a client's peer, or a server's own address"),
-        Column("side", _words(Side, pools.services["side"]), label=True, help="side of these connections"),
+        Column("side", words(Side, pools.services["side"]), label=True, help="side of these connections"),
         Column("process", text(pools.services["command"]), label=True, help="command of their processes"),
         Column("netns", pools.services["netns"], label=True, help="network namespace"),
         Column("processes", _distinct(pools), help="how many"),
@@ -139,7 +140,7 @@ def services(pools: Pools, folded: Array) -> Table:
     ]
     return Table(
         name="services",
-        key=_unique(names),
+        key=unique_keys(names),
         columns=ordered,
         headline=("service", "side", "process", "open", "opened", "closed", "failed", "open_max", "lifetime_p50_us"),
     )
@@ -154,7 +155,7 @@ def findings(found: list[Finding]) -> Table:
     )  # fmt: skip
     return Table(
         name="findings",
-        key=_unique([f"{f.name}: {f.process} {f.service}".strip(": ") for f in found]),
+        key=unique_keys([f"{f.name}: {f.process} {f.service}".strip(": ") for f in found]),
         columns=tuple(
             Column(name, np.array(values, dtype=np.int64 if name == "netns" else np.str_), label=True)
             for name, values in columns
@@ -171,12 +172,12 @@ def over_time(pools: Pools) -> Table:
     something = np.sum(figures, axis=0).ravel() > 0
     which = np.repeat(wanted, len(ends))[something]
     endpoint = endpoint_text(pools.services["address"][which], pools.services["port"][which])
-    process, side = text(pools.services["command"][which]), _words(Side, pools.services["side"][which])
+    process, side = text(pools.services["command"][which]), words(Side, pools.services["side"][which])
     until = np.tile(ends.round(3), len(wanted))[something]
     names = zip(process.tolist(), side.tolist(), endpoint.tolist(), until.tolist(), strict=True)
     return Table(
         name="over_time",
-        key=_unique([f"{who} {which} {where} {end:.3f}" for who, which, where, end in names]),
+        key=unique_keys([f"{who} {which} {where} {end:.3f}" for who, which, where, end in names]),
         columns=(
             Column("service", endpoint, label=True, help="as in services"),
             Column("side", side, label=True, help="as in services"),
@@ -223,40 +224,9 @@ def _dwells(rows: Array, stop: Array, life: Array) -> tuple[Column, ...]:
     return tuple(Column(f"{state.name.lower()}_us", dwell[:, state], help=f"in {state.name}") for state in DWELT)
 
 
-def _words(kind: type[enum.IntEnum], values: Array) -> Array:
-    words = np.full(max(kind) + 1, "", dtype="U16")
-    for member in kind:
-        words[member] = member.name.lower()
-    chosen: Array = words[values]
-    return chosen
-
-
-def _errors(values: Array) -> Array:
-    distinct, inverse = np.unique(values, return_inverse=True)
-    names = np.array(
-        [errno.errorcode.get(code, str(code)) if code else "" for code in distinct.tolist()], dtype=np.str_
-    )
-    return names[inverse] if len(values) else names
-
-
-def _paths(numbers: Array, cgroups: Mapping[int, str]) -> Array:
-    return np.array([cgroups.get(number, "") for number in numbers.tolist()], dtype=np.str_)
-
-
 def _distinct(pools: Pools) -> Array:
     """Processes of each service."""
     pairs = np.unique(
         np.stack([pools.place, pools.rows["pid"].astype(np.int64)], axis=1)[pools.rows["pid"] > 0], axis=0
     )
     return np.bincount(pairs[:, 0], minlength=len(pools.services))
-
-
-def _unique(keys: list[str]) -> Array:
-    """Keys with a number where one stands for several rows, one after the other."""
-    if len(set(keys)) < len(keys):
-        seen: dict[str, int] = {}
-        for place, key in enumerate(keys):
-            seen[key] = seen.get(key, 0) + 1
-            if seen[key] > 1:
-                keys[place] = f"{key} #{seen[key]}"
-    return np.array(keys, dtype=np.str_)

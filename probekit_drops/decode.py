@@ -2,14 +2,8 @@
 
 from __future__ import annotations
 
-from probekit import Batch, Columns, Decoder
-from probekit.decode import fields
-
-
-def _counters(batch: Batch) -> Columns:
-    """One row: each counter's sum over the CPUs."""
-    return Columns(batch.source, {name: batch.data[name].sum(axis=0) for name in batch.data.dtype.names or ()})
-
+from probekit import Decoder
+from probekit.decode import fields, summed
 
 DECODERS: dict[str, Decoder] = {
     "flows": fields,
@@ -17,6 +11,6 @@ DECODERS: dict[str, Decoder] = {
     "hooks": fields,
     "layers": fields,
     "events": fields,
-    "counters": _counters,
+    "counters": summed,
 }
 """A decoder for each map of the C source. Columns are named as the fields of its structs."""

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from probekit import Array, Column, Table
-from probekit.aggregate import stacked
-from probekit.decode import endpoint_text, identity_text
+from probekit.aggregate import ends_keys, stacked
+from probekit.decode import endpoint_text, identity_text, named, words
 
 from .values import UNSEEN, End, Origin, Side
 
@@ -41,13 +41,18 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
     destination = np.where(listed, endpoint_text(who["remote"], who["remote_port"]), _OTHERS)
     return Table(
         name="connections",
-        key=_unique([f"{here} -> {there}" for here, there in zip(source.tolist(), destination.tolist(), strict=True)]),
+        key=ends_keys(source, destination),
         columns=(
             Column("source", source, label=True, help="the socket's own address"),
             Column("destination", destination, label=True, help="its peer's"),
-            Column("side", _words(Side, sums["side"]), label=True, help="who opened the connection: client or server"),
+            Column("side", words(Side, sums["side"]), label=True, help="who opened the connection: client or server"),
             Column("pid", np.where(listed, sums["pid"], 0), label=True, help="process that began the last exchange"),
-            Column("process", np.where(listed, _names(sums["pid"], owners), ""), label=True, help="its command name"),
+            Column(
+                "process",
+                np.where(listed, named(sums["pid"], owners), ""),
+                label=True,
+                help="its command name",
+            ),
             Column(
                 "id",
                 np.where(listed, identity_text(sums["id"]), ""),
@@ -71,7 +76,7 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
             Column("retransmits", sums["retransmits"], total=True, help="segments, over the connection's life"),
             Column(
                 "state",
-                np.where(listed, _words(End, sums["end"]), "closed"),
+                np.where(listed, words(End, sums["end"]), "closed"),
                 label=True,
                 help="open or closed; evicted: left, and not seen since",
             ),
@@ -109,7 +114,7 @@ def events(batches: list[Any], owners: Mapping[int, str]) -> Table:
             Column("source", source, label=True),
             Column("destination", destination, label=True),
             Column("pid", values["pid"], label=True),
-            Column("process", _names(values["pid"], owners), label=True),
+            Column("process", named(values["pid"], owners), label=True),
             Column("latency_us", values["latency"] / 1e3),
             Column("wakeup_us", np.where(values["wait"] == UNSEEN, np.nan, values["wait"] / 1e3)),
             Column("srtt_us", values["srtt_us"]),
@@ -117,29 +122,7 @@ def events(batches: list[Any], owners: Mapping[int, str]) -> Table:
     )
 
 
-def _names(pids: Array, owners: Mapping[int, str]) -> Array:
-    distinct, inverse = np.unique(pids, return_inverse=True)
-    names: Array = np.array([owners.get(pid, "") for pid in distinct.tolist()], dtype=np.str_)
-    return names[inverse] if len(pids) else names
-
-
 def _ratio(total: Array, count: Array) -> Array:
     """total / count, not a number where there is nothing to divide by."""
     ratio: Array = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
     return ratio
-
-
-def _words(kind: type[Side] | type[End], values: Array) -> Array:
-    words: Array = np.array([member.name.lower() for member in kind], dtype=np.str_)[values]
-    return words
-
-
-def _unique(keys: list[str]) -> Array:
-    """Keys with a number where one stands for several connections, one after the other."""
-    if len(set(keys)) < len(keys):
-        seen: dict[str, int] = {}
-        for place, key in enumerate(keys):
-            seen[key] = seen.get(key, 0) + 1
-            if seen[key] > 1:
-                keys[place] = f"{key} #{seen[key]}"
-    return np.array(keys, dtype=np.str_)

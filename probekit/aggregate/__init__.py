@@ -1,4 +1,4 @@
-"""Helpers for aggregators: histograms, rows. Stage 8.
+"""Helpers for aggregators: histograms, rows, tables. Stage 8.
 
 An aggregator is an object that a probe returns from `probekit_aggregate`; these are the pieces that probes share.
 """
@@ -7,5 +7,6 @@ from __future__ import annotations
 
 from ..model.rows import stacked
 from .histogram import Histogram, Moments
+from .tables import ends_keys, unique_keys
 
-__all__ = ["Histogram", "Moments", "stacked"]
+__all__ = ["Histogram", "Moments", "ends_keys", "stacked", "unique_keys"]

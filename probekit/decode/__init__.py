@@ -5,7 +5,9 @@ A decoder is a function that a probe returns from `probekit_decode`; these are t
 
 from __future__ import annotations
 
+import enum
 import ipaddress
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -75,6 +77,30 @@ def identity_text(identities: Array) -> Array:
     return np.array([f"{i >> 32:08x}-{i & 0xFFFFFFFF:08x}" if i else "" for i in identities.tolist()], dtype=np.str_)
 
 
+def words(kind: type[enum.IntEnum], values: Array) -> Array:
+    """Names of an enum's members in small letters; empty for a number that is none.
+
+    Args:
+        kind: The enum.
+        values: Shape (n,), whole numbers.
+    """
+    return named(values, {int(member): member.name.lower() for member in kind})
+
+
+def named(values: Array, names: Mapping[int, str], missing: str = "") -> Array:
+    """A text for each number.
+
+    Args:
+        values: Shape (n,), whole numbers.
+        names: What numbers are called.
+        missing: Of one that has no name, which is put in place of `{}`.
+    """
+    distinct, places = np.unique(values, return_inverse=True)
+    texts = [names.get(number, missing.format(number)) for number in distinct.tolist()]
+    chosen: Array = np.array(texts or [""], dtype=np.str_)[places]
+    return chosen
+
+
 def text(values: Array) -> Array:
     """C strings as text; what is not UTF-8 is shown as replacement characters.
 
@@ -84,4 +110,6 @@ def text(values: Array) -> Array:
     return np.array([value.decode(errors="replace") for value in values.tolist()], dtype=np.str_)
 
 
-__all__ = ["Symbols", "address_text", "endpoint_text", "fields", "identity_text", "summed", "text"]
+__all__ = [
+    "Symbols", "address_text", "endpoint_text", "fields", "identity_text", "named", "summed", "text", "words",
+]  # fmt: skip

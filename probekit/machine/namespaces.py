@@ -18,6 +18,7 @@ from attrs import frozen
 from . import outside
 
 OWN = Path("/proc/self/ns/net")
+_PROCESSES = Path("/proc")
 _NAMED = (Path("/run/netns"), Path("/run/docker/netns"))
 _CLONE_NEWNET = 0x40000000
 
@@ -61,8 +62,10 @@ def survey() -> Survey:
             found.setdefault(number_of(path), path)
         except PermissionError:
             refused += 1
-        except OSError:  # the process is gone, the file is another kind's
-            continue
+        except OSError as error:
+            # the process is gone, or the file is another kind's. 5.10 leads whoever may not look at a process to the
+            # folder that its links are in
+            refused += error.errno == errno.EINVAL and path.parent.parent.parent == _PROCESSES
     return Survey(found, refused)
 
 
@@ -72,7 +75,7 @@ def everywhere() -> Mapping[int, Path]:
 
 
 def _candidates() -> Iterator[Path]:
-    for folder in outside.entries(Path("/proc")):
+    for folder in outside.entries(_PROCESSES):
         if folder.name.isdecimal():
             yield folder / "ns/net"
     for folder in _NAMED:
