@@ -253,15 +253,13 @@ static __always_inline void own(struct connection *c) {
 /* Whether the first round-trip time was made from the timestamp of a SYN cookie. The kernel keeps nothing of such a
  * handshake, and has other things in the timestamp's lower bits, which make it up to 64 ms older than the SYN-ACK. */
 static __always_inline bool is_of_a_cookie(struct tcp_sock *tp) {
-  u32 echoed = tp->rx_opt.rcv_tsecr, since = (u32)(tp->tcp_mstamp / 1000) - echoed;
   u32 options = tp->rx_opt.wscale_ok ? tp->rx_opt.snd_wscale : NO_WINDOW_SCALE;
   u32 took = tp->srtt_us >> 3;
 
   if (tp->rx_opt.sack_ok)
     options |= COOKIE_SACK;
-  /* the clock may have been read again since, on the other side of a millisecond */
-  return tp->rx_opt.tstamp_ok && (echoed & COOKIE_OPTIONS) == options && took % 1000 == 0 &&
-         took / 1000 - (since ?: 1) + 1 <= 2;
+  /* a time from a timestamp is in whole milliseconds: others are so one in a thousand times, and look so in 32,000 */
+  return tp->rx_opt.tstamp_ok && (tp->rx_opt.rcv_tsecr & COOKIE_OPTIONS) == options && took % 1000 == 0;
 }
 
 /* How long a server's handshake took; 0 where the kernel does not know. Its first round-trip time is that of SYN-ACK

@@ -40,6 +40,18 @@ def test_processes_that_may_not_be_looked_at_are_counted() -> None:
     assert (refused > 0) == (os.geteuid() == 0)
 
 
+def test_a_process_whose_link_leads_elsewhere_may_not_be_looked_at(
+    named: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As 5.10 has it: the link leads to the folder that it is in."""
+    for process in ("12", "13", "self"):
+        (named / process / "ns/net").mkdir(parents=True)
+    monkeypatch.setattr(namespaces, "_PROCESSES", named)
+    (named / "names/folder").mkdir(parents=True)
+    monkeypatch.setattr(namespaces, "_NAMED", (named / "names",))
+    assert namespaces.survey().refused == 2
+
+
 @pytest.mark.parametrize("path", ["nowhere", "a\0b", "file"])
 def test_what_is_no_namespace_has_no_number(named: Path, path: str) -> None:
     (named / "file").write_text("")
