@@ -460,31 +460,21 @@ static __always_inline struct connection_slot choose(struct connection_set *firs
   return first_free >= second_free ? slot_of(first, in_first) : slot_of(second, in_second);
 }
 
+static __always_inline void unlock(u64 *lock) {
+  ADD(lock, -1);
+}
+
+static __always_inline bool try_lock(u64 *lock) {
 #ifdef bpf_target_arm64
-static __always_inline void unlock(u64 *lock) {
-  fetch_add(lock, -1);
-}
-
-static __always_inline bool try_lock(u64 *lock) {
-  if (!fetch_add(lock, 1))
-    return true;
-  unlock(lock);
-  return false;
-}
-#else
-static __always_inline void unlock(u64 *lock) {
-  __sync_fetch_and_add(lock, -1);
-}
-
-/* There is no compare-and-exchange before 5.12, but who adds one and then reads one is alone. */
-static __always_inline bool try_lock(u64 *lock) {
-  __sync_fetch_and_add(lock, 1);
-  if (*(volatile u64 *)lock == 1)
-    return true;
-  unlock(lock);
-  return false;
-}
+  bool alone = !fetch_add(lock, 1);
+#else /* there is no compare-and-exchange before 5.12, but who adds one and then reads one is alone */
+  bool alone = (ADD(lock, 1), *(volatile u64 *)lock == 1);
 #endif
+
+  if (!alone)
+    unlock(lock);
+  return alone;
+}
 
 static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u8 side, u8 origin, bool direct) {
   struct connection *c = slot.record;

@@ -20,7 +20,7 @@ from .cgroups import Cgroups
 from .config import ConntrackConfig
 from .findings import Evidence, findings
 from .netfilter import Netfilter
-from .pools import NO_REQUESTS, Moment, Pools, Requests
+from .pools import NO_REQUESTS, Moment, Pools, Requests, keys_of
 from .rights import not_known
 from .rows import (
     ROW,
@@ -86,7 +86,7 @@ class ConntrackAggregator:
         found = [
             {column.name: column.values for column in table.columns}
             for figures in beside.values()
-            for table in (figures.tables if figures.news is None else figures.news)
+            for table in figures.latest
             if set(_JOINED) <= {column.name for column in table.columns}
         ]
         if found:
@@ -230,9 +230,7 @@ def _requests(ids: Array, sides: Array, events: Array, average_us: Array) -> Req
     known = np.flatnonzero(ids != "")
     numbers = np.array([int(text.replace("-", ""), 16) for text in ids[known].tolist()], dtype=np.uint64)
     side = np.where(sides[known] == "client", Side.CLIENT, Side.SERVER).astype(np.uint8)
-    keys = np.zeros(len(known), [("id", "u8"), ("side", "u1")])
-    keys["id"], keys["side"] = numbers, side
-    distinct, places = np.unique(keys, return_inverse=True)
+    distinct, places = np.unique(keys_of(numbers, side), return_inverse=True)
     count = events[known].astype(np.float64)
     busy = np.nan_to_num(average_us[known]) * count
     sums = (np.bincount(places.ravel(), values, len(distinct)) for values in (count, busy))

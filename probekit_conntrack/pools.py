@@ -56,15 +56,15 @@ class Requests:
     def updated(self, new: Requests) -> Requests:
         """With newer figures, in place of what was known of the same connections and sides."""
         both = [np.concatenate(pair) for pair in zip(attrs.astuple(new), attrs.astuple(self), strict=True)]
-        keys = np.zeros(len(both[0]), [("id", "u8"), ("side", "u1")])
-        keys["id"], keys["side"] = both[0], both[1]
-        _, first = np.unique(keys, return_index=True)
+        _, first = np.unique(keys_of(both[0], both[1]), return_index=True)
         return Requests(*(values[first] for values in both))
 
     def kept(self, ids: Array) -> Requests:
         """Those of these connections alone: of others nobody asks any more."""
+        if not len(self.ids):  # no other probe counts them
+            return self
         wanted = np.isin(self.ids, ids)
-        return Requests(self.ids[wanted], self.sides[wanted], self.counts[wanted], self.busy_us[wanted])
+        return Requests(*(values[wanted] for values in attrs.astuple(self)))
 
     def of(self, rows: Array) -> tuple[Array, Array]:
         """Requests of each row, and how long it was busy with them, ns; not a number where they are not known.
@@ -85,6 +85,21 @@ class Requests:
                 counts[found] = self.counts[theirs][places[found]]
                 busy[found] = self.busy_us[theirs][places[found]] * 1000
         return counts, busy
+
+
+def keys_of(ids: Array, sides: Array) -> Array:
+    """What tells one end of a connection from all others.
+
+    Args:
+        ids: Shape (n,), of the connections.
+        sides: Shape (n,).
+
+    Returns:
+        Shape (n,), of the fields `id` and `side`.
+    """
+    keys = np.zeros(len(ids), [("id", "u8"), ("side", "u1")])
+    keys["id"], keys["side"] = ids, sides
+    return keys
 
 
 NO_REQUESTS = Requests(*(np.zeros(0, kind) for kind in ("u8", "u1", "f8", "f8")))

@@ -52,7 +52,6 @@ class LatencyAggregator:
         self._drop_those_that_left()
         stream, self._fresh = self._fresh, []
         whole, news = self._tables()
-        self._closed = stacked([self._closed])  # the tables are still to be made
         self._closed["told"] = 1
         return Figures(
             summary=self._summary(),
@@ -65,10 +64,10 @@ class LatencyAggregator:
 
     def _tables(self) -> tuple[Deferred, Deferred]:
         """All tables, and what is new in them. Text for 100,000 rows takes a while, and not everybody wants it."""
-        closed, live, others, owners = self._closed, self._open, self._others, dict(self._owners)
+        kept, others, owners = stacked([self._closed, self._open]), self._others, dict(self._owners)
 
         def made(news: bool) -> tuple[Table, ...]:
-            rows = merge_evicted(stacked([closed, live]))
+            rows = merge_evicted(kept)
             return (tables.connections(rows[rows["told"] == 0] if news else rows, others, owners),)
 
         return Deferred(lambda: made(news=False)), Deferred(lambda: made(news=True))

@@ -82,8 +82,10 @@ static __always_inline u64 fetch_add(u64 *word, u64 number) {
 /* What was written before is seen before what is written after, by whoever reads both. The word is any one in a map:
  * what both acquires and releases is a whole barrier. */
 #define ORDER(word) fetch_add(word, 0)
+#define ADD(word, number) fetch_add(word, number)
 #else /* x86 shows nobody writes in another order, and its additions are barriers */
 #define ORDER(word) BARRIER()
+#define ADD(word, number) __sync_fetch_and_add(word, number)
 #endif
 
 /* Where paths that have come together shall go on as one. The verifier takes a path for one that it knows only where it

@@ -82,9 +82,11 @@ def words(kind: type[enum.IntEnum], values: Array) -> Array:
 
     Args:
         kind: The enum.
-        values: Shape (n,), whole numbers.
+        values: Shape (n,), at most the highest number of the enum.
     """
-    return named(values, {int(member): member.name.lower() for member in kind})
+    names = {int(member): member.name.lower() for member in kind}
+    texts: Array = np.array([names.get(number, "") for number in range(max(names) + 1)], dtype=np.str_)[values]
+    return texts
 
 
 def named(values: Array, names: Mapping[int, str], missing: str = "") -> Array:

@@ -27,7 +27,7 @@ def pieces(snapshot: Snapshot, tables: Iterable[Table], ahead: Mapping[str, Any]
 
     Args:
         snapshot: What to tell.
-        tables: Which of its tables, `shown` or `news`.
+        tables: Which of its tables: what it has `shown`, or the `latest` of its figures.
         ahead: Members that come before the document's own.
         lines: A line for each member and row; otherwise all is on one line.
     """

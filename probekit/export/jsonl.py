@@ -49,7 +49,7 @@ class JsonlExporter:
         if snapshot.figures.stream is not None:
             events = ({"record": "event", "probe": snapshot.probe, **row} for row in rows(snapshot.figures.stream))
             lines = [f"{json_text(rounded(event))}\n" for event in events]
-        lines.append("".join(pieces(snapshot, snapshot.news, {"record": "snapshot"}, lines=False)))
+        lines.append("".join(pieces(snapshot, snapshot.figures.latest, {"record": "snapshot"}, lines=False)))
         path = files.place(self._config.path, snapshot.probe)
         file = self._files.setdefault(path, LineFile(path, self._config.force))
         file.add(lines)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from pathlib import Path
 
 from ..model import Way
@@ -49,7 +49,7 @@ def effective(status: Path = _STATUS) -> frozenset[str]:
     return frozenset(name for name, bit in NUMBERS.items() if held >> bit & 1)
 
 
-def lacked(names: Iterable[str], status: Path = _STATUS) -> tuple[str, ...]:
+def lacked(names: Collection[str], status: Path = _STATUS) -> tuple[str, ...]:
     """Which of these capabilities this process has not, such as `CAP_SYSLOG`; none where it cannot be found out.
 
     Args:
@@ -60,7 +60,7 @@ def lacked(names: Iterable[str], status: Path = _STATUS) -> tuple[str, ...]:
         held = effective(status)
     except (OSError, ValueError):
         return ()
-    return tuple(name for name in names if name not in held)
+    return missing(names, held)
 
 
 class NotPermittedError(PermissionError):

@@ -146,6 +146,11 @@ class Figures:
     stream: Table | None = None
     news: Sequence[Table] | None = None
 
+    @property
+    def latest(self) -> Sequence[Table]:
+        """`news`; all tables where a probe makes no difference."""
+        return self.tables if self.news is None else self.news
+
 
 @frozen
 class Snapshot:
@@ -170,12 +175,6 @@ class Snapshot:
     figures: Figures
 
     @property
-    def news(self) -> Sequence[Table]:
-        """Its tables as a stream of snapshots has them: rows that have ended are in one of them."""
-        figures = self.figures
-        return figures.tables if figures.news is None else figures.news
-
-    @property
     def shown(self) -> Sequence[Table]:
         """Its tables as something that is replaced with each snapshot has them: the last one has all that is kept."""
-        return self.figures.tables if self.final else self.news
+        return self.figures.tables if self.final else self.figures.latest

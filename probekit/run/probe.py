@@ -249,14 +249,11 @@ def joined(figures: Figures, name: str, more: Figures) -> Figures:
     def beside(own: Sequence[Table], added: Sequence[Table]) -> Deferred:
         return Deferred(lambda: (*own, *(attrs.evolve(table, name=f"{name}.{table.name}") for table in added)))
 
-    def news(of: Figures) -> Sequence[Table]:
-        return of.tables if of.news is None else of.news
-
     return attrs.evolve(
         figures,
         summary={**figures.summary, **named(more.summary)},
         tables=beside(figures.tables, more.tables),
-        news=None if figures.news is None and more.news is None else beside(news(figures), news(more)),
+        news=None if figures.news is None and more.news is None else beside(figures.latest, more.latest),
         distributions=(
             *figures.distributions,
             *(attrs.evolve(each, name=f"{name}.{each.name}") for each in more.distributions),

@@ -358,7 +358,7 @@ def test_requests_are_joined_by_id_and_side() -> None:
 
 
 def _exchanges(*rows: tuple[str, int]) -> Table:
-    ids, events = zip(*rows, strict=True) if rows else ((), ())
+    ids, events = zip(*rows, strict=True)
     columns = (
         Column("id", np.array(ids, np.str_)), Column("side", np.array(["client"] * len(ids), np.str_)),
         Column("events", np.array(events, np.int64)), Column("avg_latency_us", np.full(len(ids), 10.0)),

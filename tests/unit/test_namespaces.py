@@ -45,7 +45,8 @@ def test_a_process_whose_link_leads_elsewhere_may_not_be_looked_at(
 ) -> None:
     """As 5.10 has it: the link leads to the folder that it is in."""
     for process in ("12", "13", "self"):
-        (named / process / "ns/net").mkdir(parents=True)
+        (named / process / "ns").mkdir(parents=True)
+        (named / process / "ns/net").symlink_to(".")
     monkeypatch.setattr(namespaces, "_PROCESSES", named)
     (named / "names/folder").mkdir(parents=True)
     monkeypatch.setattr(namespaces, "_NAMED", (named / "names",))
