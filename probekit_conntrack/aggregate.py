@@ -11,7 +11,8 @@ import attrs
 import numpy as np
 
 from probekit import Array, Columns, Deferred, Distribution, Figures, Table, host
-from probekit.aggregate import Histogram, stacked
+from probekit.aggregate import Histogram, Lives
+from probekit.decode import identity_numbers
 from probekit.host import OWN, Survey, inside, survey
 
 from . import netfilter, tables
@@ -28,7 +29,7 @@ from .rows import (
     apply_late_resets,
     handshake,
     identity,
-    possible,
+    make_possible,
     rows_of,
     services_of,
 )
@@ -55,13 +56,8 @@ class ConntrackAggregator:
     def __init__(self, config: ConntrackConfig, began: int) -> None:
         self._config = config
         self._moment = Moment(began, began)
-        self._closed = np.zeros(0, ROW)
-        self._pending: list[Array] = []
-        self._pending_rows = 0
+        self._lives = Lives(ROW, config.max_closed, identity, self._with_late_resets, self._fold)
         self._late: list[tuple[Array, Array]] = []
-        self._open = np.zeros(0, ROW)
-        self._left: list[Array] = []  # what came with the ring buffer after the table was read
-        self._table_is_new = False
         self._counters: dict[str, int] = {}
         self._folded: Counter[bytes] = Counter()  # closed connections that are kept no longer, by service
         self._folded_ends = np.zeros(len(End), np.int64)
@@ -95,9 +91,8 @@ class ConntrackAggregator:
 
     def snapshot(self) -> Figures:
         """The figures as they are now."""
-        self._compact()
-        self._drop_those_that_left()
-        rows = stacked([self._open, self._closed])
+        self._lives.settle()
+        rows = self._lives.rows()
         self._requests = self._requests.kept(rows["id"])
         pools = Pools.of(rows, self._moment, self._requests)
         tracked, there = self._netfilter(), survey()
@@ -106,7 +101,7 @@ class ConntrackAggregator:
         folded = dict(self._folded)
         cgroups = self._cgroups.paths(set(np.unique(rows["cgroup"]).tolist()))
         whole, news = _tables(pools, folded, found, tracked, cgroups)
-        self._closed["told"] = 1
+        self._lives.told()
         return Figures(
             summary={**self._summary(bool(tracked), len(found)), "not_known": not_known(there, self._namespace)},
             tables=whole,
@@ -116,20 +111,18 @@ class ConntrackAggregator:
         )
 
     def _take_connections(self, values: Any) -> None:
-        self._open, self._left = self._rows(values), []
-        self._table_is_new = True
+        self._lives.now_open(self._rows(values))
 
     def _take_closed(self, values: Any) -> None:
         rows = self._rows(values)
-        if self._table_is_new:
-            self._left.append(rows)
-        self._pending.append(rows)
-        self._pending_rows += len(rows)
-        if self._pending_rows > self._config.max_closed:
-            self._compact()
+        _add(self._histograms, rows)
+        self._longer += _too_long(rows)
+        self._lives.end(rows)
 
     def _rows(self, values: Any) -> Array:
-        return possible(rows_of(values), self._moment.began, self._moment.now)
+        rows = rows_of(values)
+        make_possible(rows, self._moment.began, self._moment.now)
+        return rows
 
     def _take_late(self, values: Any) -> None:
         self._late.append((values["socket"], values["time"]))
@@ -137,50 +130,36 @@ class ConntrackAggregator:
     def _take_counters(self, values: Any) -> None:
         self._counters = {name: int(value[0]) for name, value in values.items()}
 
-    def _compact(self) -> None:
-        """Adds the pending rows to the closed ones; of too many the oldest are kept as numbers only."""
-        if self._pending:
-            fresh = stacked(self._pending)
-            self._pending, self._pending_rows = [], 0
-            _add(self._histograms, fresh)
-            self._longer += _too_long(fresh)
-            self._closed = stacked([self._closed, fresh])
+    def _with_late_resets(self, rows: Array) -> Array:
         for sockets, times in self._late:
-            apply_late_resets(self._closed, sockets, times)
+            apply_late_resets(rows, sockets, times)
         self._late = []
-        surplus = len(self._closed) - self._config.max_closed
-        if surplus > 0:
-            self._fold(self._closed[:surplus])
-            self._closed = stacked([self._closed[surplus:]])
+        return rows
 
     def _fold(self, rows: Array) -> None:
+        """Keeps numbers of what ended long ago, and no rows."""
         self._folded_ends += np.bincount(rows["end"], minlength=len(End))
-        lived = rows[(rows["established"] > 0) | (rows["origin"] == Origin.FOUND)]
-        services, places = services_of(lived)
-        for service, count in zip(services, np.bincount(places, minlength=len(services)).tolist(), strict=True):
+        lived = (rows["established"] > 0) | (rows["origin"] == Origin.FOUND)
+        services, places = services_of(rows)
+        for service, count in zip(services, np.bincount(places[lived], minlength=len(services)).tolist(), strict=True):
             self._folded[service.tobytes()] += count
         if len(self._folded) > self._config.max_closed:  # services are not bounded by anything else
             self._folded = Counter(dict(self._folded.most_common(self._config.max_closed // 2)))
 
-    def _drop_those_that_left(self) -> None:
-        """Connections that left the table after it was read, and came with the ring buffer, are listed once."""
-        if self._left:
-            left = np.concatenate([identity(rows) for rows in self._left])
-            self._open = self._open[~np.isin(identity(self._open), left)]
-        self._left, self._table_is_new = [], False
-
     def _summary(self, tracked: bool, found: int) -> dict[str, Any]:
         count = self._counters.get
-        still = int((self._open["ended"] == 0).sum())
+        listed = self._lives.open
+        over = listed["ended"] > 0
+        still = len(listed) - int(over.sum())
         ends = self._folded_ends.copy()
-        for rows in (self._closed, self._open[self._open["ended"] > 0]):
-            ends += np.bincount(rows["end"], minlength=len(End))
+        for end in (self._lives.ended["end"], listed["end"][over]):
+            ends += np.bincount(end, minlength=len(End))
         return {
             "opened": count("opened_active", 0) + count("opened_passive", 0),
             "opened_active": count("opened_active", 0),
             "opened_passive": count("opened_passive", 0),
             "already_open": count("found", 0),
-            "closed": count("handed_over", 0) + len(self._open) - still,
+            "closed": count("handed_over", 0) + len(listed) - still,
             "still_open": still,
             "ends": {end.name.lower(): int(ends[end]) for end in End if end is not End.OPEN},
             "findings_made": found,
@@ -199,7 +178,7 @@ class ConntrackAggregator:
 
     def _distributions(self) -> tuple[Distribution, ...]:
         shown = {name: Histogram(histogram.counts, histogram.moments) for name, histogram in self._histograms.items()}
-        _add(shown, self._open)
+        _add(shown, self._lives.open)
         return tuple(histogram.distribution(name, _HELP[name]) for name, histogram in shown.items())
 
     def _netfilter(self) -> dict[int, Netfilter]:
@@ -227,8 +206,9 @@ class ConntrackAggregator:
 
 def _requests(ids: Array, sides: Array, events: Array, average_us: Array) -> Requests:
     """From columns of another probe's table; several rows of one connection are added up."""
-    known = np.flatnonzero(ids != "")
-    numbers = np.array([int(text.replace("-", ""), 16) for text in ids[known].tolist()], dtype=np.uint64)
+    numbers = identity_numbers(ids)
+    known = np.flatnonzero(numbers)
+    numbers = numbers[known]
     side = np.where(sides[known] == "client", Side.CLIENT, Side.SERVER).astype(np.uint8)
     distinct, places = np.unique(keys_of(numbers, side), return_inverse=True)
     count = events[known].astype(np.float64)

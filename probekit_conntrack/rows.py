@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probekit import Array
-from probekit.aggregate import stacked
+from probekit.aggregate import chosen
 
 from .values import UNKNOWN, Closer, End, Origin, Side
 
@@ -37,12 +37,12 @@ SERVICE = np.dtype([("netns", "u4"), ("side", "u1"), ("command", "S16"), ("addre
 
 def rows_of(values: Any) -> Array:
     """Decoded records of the kernel as rows; those that are just being made are left out."""
-    made = values["socket"] != 0
-    rows = np.zeros(int(made.sum()), ROW)
+    rows = np.zeros(len(values["socket"]), ROW)
     for name in ROW.names or ():
         if name != "told":
-            rows[name] = values[name][made]
-    return rows
+            rows[name] = values[name]
+    made = rows["socket"] != 0
+    return rows if made.all() else chosen(rows, made)
 
 
 def identity(rows: Array) -> Array:
@@ -105,25 +105,23 @@ def span(start: Array, stop: Array) -> Array:
     return spans
 
 
-def possible(rows: Array, began: int, now: int) -> Array:
-    """Rows whose times lie in the run and in the order of a life.
+def make_possible(rows: Array, began: int, now: int) -> None:
+    """Puts the times of rows into the run, and into the order of a life.
 
     The clock that programs read may go back by some nanoseconds between two CPUs, and a record may be copied in the
     middle of a change: such a difference would be 584 years, or the time since the machine was started.
 
     Args:
-        rows: Of dtype ROW.
+        rows: Of dtype ROW; they are changed.
         began: When the run did, ns.
         now: When the last of the rows was taken, ns.
     """
-    rows = stacked([rows])
     for name in _MOMENTS:
         rows[name] = np.where(rows[name] > 0, np.clip(rows[name], max(began, 1), max(now, 1)), 0)
     over = rows["ended"] > 0
     rows["ended"][over] = np.maximum(rows["ended"], rows["began"])[over]
     for name in ("established", "changed"):
         rows[name][over] = np.minimum(rows[name], rows["ended"])[over]
-    return rows
 
 
 def accept_wait(rows: Array) -> Array:

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from probekit import Array, Column, Table
-from probekit.aggregate import ends_keys, unique_keys
+from probekit.aggregate import chosen, ends_keys, unique_keys
 from probekit.decode import endpoint_text, identity_text, named, text, words
 
 from .findings import Finding
@@ -33,7 +33,7 @@ def connections(pools: Pools, cgroups: Mapping[int, str], news: bool) -> Table:
     order = np.lexsort((-pools.rows["ended"].astype(np.int64), ~pools.open))
     if news:
         order = order[pools.rows["told"][order] == 0]
-    rows, stop = pools.rows[order], pools.stop[order]
+    rows, stop = chosen(pools.rows, order), pools.stop[order]
     life = span(rows["began"], stop) / 1e3
     source = endpoint_text(rows["local"], rows["local_port"])
     destination = endpoint_text(rows["remote"], rows["remote_port"])

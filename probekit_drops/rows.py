@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,14 @@ from .categories import NEXT, Category, Packet, categorize, short
 from .values import NO_HOOK, NO_REASON
 
 _SUBSYSTEM = 1 << 16  # reasons from here on are a subsystem's
+
+
+def _reasons(types: Types) -> dict[int, str]:
+    found = types.enumerators("skb_drop_reason")
+    for name in types.enums():
+        if name.endswith("_drop_reason"):
+            found |= {number: text for number, text in types.enumerators(name).items() if number >= _SUBSYSTEM}
+    return found
 
 
 @frozen
@@ -57,29 +66,25 @@ class Namer:
 
     @cached_property
     def reasons(self) -> Mapping[int, str]:
-        """This kernel's reasons, its modules' included; empty on kernels without."""
-        return Types(self._btf.read_bytes()).enumerators("skb_drop_reason")
+        """The kernel's reasons, those of subsystems in it included; empty on kernels without."""
+        return _reasons(Types(self._btf.read_bytes()))
 
     @cached_property
-    def _of_subsystems(self) -> Mapping[int, str]:
-        """Subsystems have an enum of their own, in the kernel or in a module: mac80211_drop_reason, ovs_drop_reason."""
+    def _of_modules(self) -> Mapping[int, str]:
+        """Subsystems that are modules bring reasons of their own: mac80211_drop_reason, ovs_drop_reason."""
         base = self._btf.read_bytes()
         found: dict[int, str] = {}
         for path in sorted(host.entries(self._btf.parent)):
-            try:
-                types = Types(base) if path == self._btf else Types(path.read_bytes(), base)
-            except OSError:  # the module is gone
-                continue
-            for name in types.enums():
-                if name.endswith("_drop_reason") and name != "skb_drop_reason":
-                    found |= types.enumerators(name)
+            if path != self._btf:
+                with contextlib.suppress(OSError):  # the module is gone
+                    found |= _reasons(Types(path.read_bytes(), base))
         return found
 
     def reason(self, number: int) -> str:
         """A reason's short name; `reason 70001` for one that no BTF has."""
         if number == NO_REASON:
             return ""
-        names = self._of_subsystems if number >= _SUBSYSTEM else self.reasons
+        names = self._of_modules if number >= _SUBSYSTEM and number not in self.reasons else self.reasons
         return short(names[number]) if number in names else f"reason {number}"
 
     def place(self, row: Any, registered: netfilter.Registered) -> Place:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from probekit import Array, Columns, Deferred, Distribution, Figures, Table
-from probekit.aggregate import Histogram, Moments, stacked
+from probekit.aggregate import Histogram, Lives, Moments, chosen, stacked
 from probekit.decode import text
 
 from . import tables
@@ -29,13 +29,8 @@ class LatencyAggregator:
 
     def __init__(self, config: LatencyConfig) -> None:
         self._config = config
-        self._closed = np.zeros(0, ROW)
+        self._lives = Lives(ROW, config.max_closed, identity, merge_evicted, self._fold)
         self._others = np.zeros(0, ROW)
-        self._pending: list[Array] = []
-        self._pending_rows = 0
-        self._open = np.zeros(0, ROW)
-        self._left: list[Array] = []  # what came with the ring buffer after the table was read
-        self._table_is_new = False
         self._counters: dict[str, int] = {}
         self._owners: dict[int, str] = {}
         self._histograms = {measure: Histogram() for measure in Measure}
@@ -48,11 +43,10 @@ class LatencyAggregator:
 
     def snapshot(self) -> Figures:
         """The figures as they are now."""
-        self._compact()
-        self._drop_those_that_left()
+        self._lives.settle()
         stream, self._fresh = self._fresh, []
         whole, news = self._tables()
-        self._closed["told"] = 1
+        self._lives.told()
         return Figures(
             summary=self._summary(),
             tables=whole,
@@ -64,26 +58,19 @@ class LatencyAggregator:
 
     def _tables(self) -> tuple[Deferred, Deferred]:
         """All tables, and what is new in them. Text for 100,000 rows takes a while, and not everybody wants it."""
-        kept, others, owners = stacked([self._closed, self._open]), self._others, dict(self._owners)
+        kept, others, owners = self._lives.rows(), self._others, dict(self._owners)
 
         def made(news: bool) -> tuple[Table, ...]:
             rows = merge_evicted(kept)
-            return (tables.connections(rows[rows["told"] == 0] if news else rows, others, owners),)
+            return (tables.connections(chosen(rows, rows["told"] == 0) if news else rows, others, owners),)
 
         return Deferred(lambda: made(news=False)), Deferred(lambda: made(news=True))
 
     def _take_connections(self, values: Any) -> None:
-        self._open, self._left = rows_of(values), []
-        self._table_is_new = True
+        self._lives.now_open(rows_of(values))
 
     def _take_closed(self, values: Any) -> None:
-        rows = rows_of(values)
-        if self._table_is_new:
-            self._left.append(rows)
-        self._pending.append(rows)
-        self._pending_rows += len(rows)
-        if self._pending_rows > self._config.max_closed:
-            self._compact()
+        self._lives.end(rows_of(values))
 
     def _take_owners(self, values: Any) -> None:
         self._owners.update(zip(values["key"].tolist(), text(values["name"]).tolist(), strict=True))
@@ -103,32 +90,20 @@ class LatencyAggregator:
         latency, wait = values["latency"], values["wait"]
         split = wait <= np.where(client, latency, LONGEST)  # a wakeup is part of its request
         self._fresh.append({**values, "wait": np.where(split, wait, np.uint64(UNSEEN))})
-        for measure, chosen in (
+        for measure, times in (
             (Measure.REQUEST, latency[client]),
             (Measure.SERVICE, latency[~client]),
             (Measure.WAKEUP, wait[client & split]),
             (Measure.PICKUP, wait[~client & split]),
             (Measure.WIRE, (latency - wait)[client & split]),
         ):
-            self._histograms[measure].add(chosen)
+            self._histograms[measure].add(times)
 
-    def _compact(self) -> None:
-        """Adds the pending rows to the closed ones, and the oldest of too many to two rows, one a side."""
-        if self._pending:
-            self._closed = merge_evicted(stacked([self._closed, *self._pending]))
-            self._pending, self._pending_rows = [], 0
-        surplus = len(self._closed) - self._config.max_closed
-        if surplus > 0:
-            leaving = stacked([self._others, self._closed[:surplus]])
-            _, sides = np.unique(leaving["side"], return_inverse=True)
-            self._others, self._closed = merge(leaving, sides, SUMS + TRANSPORT), self._closed[surplus:]
-
-    def _drop_those_that_left(self) -> None:
-        """Connections that left the table after it was read, and came with the ring buffer, are not open."""
-        if self._left:
-            left = np.concatenate([identity(rows) for rows in self._left])
-            self._open = self._open[~np.isin(identity(self._open), left)]
-        self._left, self._table_is_new = [], False
+    def _fold(self, rows: Array) -> None:
+        """Adds connections up in two rows, one a side."""
+        leaving = stacked([self._others, rows])
+        _, sides = np.unique(leaving["side"], return_inverse=True)
+        self._others = merge(leaving, sides, SUMS + TRANSPORT)
 
     @property
     def _primary(self) -> Measure:
@@ -177,12 +152,14 @@ class LatencyAggregator:
     def _moments(self, side: Side) -> Moments:
         """Exact moments of all exchanges of one side: the kernel keeps them for each connection, and only there."""
         total = Moments()
-        for rows in (self._closed, self._others, self._open):
-            mine = rows[rows["side"] == side]
-            if len(mine):
-                events, squares = int(mine["events"].sum()), float(mine["squares"].sum())
+        for rows in (self._lives.ended, self._others, self._lives.open):
+            mine = rows["side"] == side
+            if mine.any():
+                events, sums, squares, least, most = (
+                    rows[name][mine] for name in ("events", "sum", "squares", "min", "max")
+                )
                 total += Moments(
-                    events, int(mine["sum"].sum()), squares, int(mine["min"].min()), int(mine["max"].max())
+                    int(events.sum()), int(sums.sum()), float(squares.sum()), int(least.min()), int(most.max())
                 )
         for lost in self._undelivered_of(side):
             total += lost

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from probekit import Array
-from probekit.aggregate import stacked
+from probekit.aggregate import chosen
 
 from .values import UNCOUNTED, End, Side
 
@@ -43,16 +43,17 @@ ROW = np.dtype(
 
 def rows_of(values: Any) -> Array:
     """Decoded records of the kernel as rows, those that had an exchange."""
-    measured = values["events"] > 0
-    rows = np.zeros(int(measured.sum()), ROW)
+    rows = np.zeros(len(values["events"]), ROW)
     for name in ROW["who"].names or ():
-        rows["who"][name] = values[name][measured]
+        rows["who"][name] = values[name]
     for name in (ROW.names or ())[1:]:
         if name not in ("squares", "told"):
-            rows[name] = values[name][measured]
-    rows["squares"] = values["square_high"][measured] * 2.0**64 + values["square_low"][measured]
+            rows[name] = values[name]
+    rows["squares"] = values["square_high"] * 2.0**64 + values["square_low"]
+    measured = rows["events"] > 0
+    rows = rows if measured.all() else chosen(rows, measured)
     uncounted = rows["unsplit"] == UNCOUNTED
-    rows = possible(rows)
+    _make_possible(rows)
     _leave_out_parts(rows, uncounted)
     return rows
 
@@ -64,12 +65,11 @@ def _leave_out_parts(rows: Array, uncounted: Array) -> None:
     rows["wait"][uncounted] = 0
 
 
-def possible(rows: Array) -> Array:
-    """Rows of which no part is more than its whole, though some were copied in the middle of a change.
+def _make_possible(rows: Array) -> None:
+    """Lets no part be more than its whole, though some rows were copied in the middle of a change.
 
     The fields of a record are written one after the other: a copy may have an exchange in its sum and not in its count.
     """
-    rows = stacked([rows])
     events, most = rows["events"].astype(np.float64), rows["max"].astype(np.float64)
     rows["min"] = np.minimum(rows["min"], rows["max"])
     least = rows["min"].astype(np.float64)
@@ -82,7 +82,6 @@ def possible(rows: Array) -> Array:
     rows["unsplit_sum"] = np.minimum(rows["unsplit_sum"], rows["sum"])
     client = rows["side"] == Side.CLIENT  # what a server's request waits is no part of its service
     rows["wait"][client] = np.minimum(rows["wait"], rows["sum"] - rows["unsplit_sum"])[client]
-    return rows
 
 
 SUMS = ("events", "sum", "wait", "unsplit", "unsplit_sum", "squares")
@@ -101,14 +100,14 @@ def merge(rows: Array, groups: Array, summed: tuple[str, ...] = SUMS) -> Array:
     first, last = np.full(count, len(rows)), np.zeros(count, np.intp)
     np.minimum.at(first, groups, places)
     np.maximum.at(last, groups, places)
-    merged = rows[last]
+    merged = chosen(rows, last)
     merged["origin"] = rows["origin"][first]
     for name in summed:
         merged[name] = 0
         np.add.at(merged[name], groups, rows[name])
     np.minimum.at(merged["min"], groups, rows["min"])
     np.maximum.at(merged["max"], groups, rows["max"])
-    return merged[np.argsort(last)]
+    return chosen(merged, np.argsort(last))
 
 
 def identity(rows: Array) -> Array:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from probekit import Array, Column, Table
-from probekit.aggregate import ends_keys, stacked
+from probekit.aggregate import chosen, ends_keys, stacked
 from probekit.decode import endpoint_text, identity_text, named, words
 
 from .values import UNSEEN, End, Origin, Side
@@ -24,7 +24,7 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
         others: Those beyond, added up, a row a side.
         owners: Command names by process id.
     """
-    rows = rows[np.argsort(-rows["events"].astype(np.int64), kind="stable")]
+    rows = chosen(rows, np.argsort(-rows["events"].astype(np.int64), kind="stable"))
     sums = stacked([rows, others])
     events = sums["events"].astype(np.float64)
     mean = _ratio(sums["sum"], events)

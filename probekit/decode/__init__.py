@@ -77,6 +77,25 @@ def identity_text(identities: Array) -> Array:
     return np.array([f"{i >> 32:08x}-{i & 0xFFFFFFFF:08x}" if i else "" for i in identities.tolist()], dtype=np.str_)
 
 
+def identity_numbers(texts: Array) -> Array:
+    """What `identity_text` made texts of; 0 for what is no such text.
+
+    Args:
+        texts: Shape (n,), strings.
+
+    Returns:
+        Shape (n,), uint64.
+    """
+    length = 17
+    codes = texts.astype(f"U{length + 1}").view(np.uint32).reshape(len(texts), length + 1).astype(np.int64)
+    digits = np.select([(codes >= 48) & (codes < 58), (codes >= 97) & (codes < 103)], [codes - 48, codes - 87], -1)
+    hexadecimal = np.delete(digits[:, :length], 8, axis=1)
+    proper = (codes[:, 8] == ord("-")) & (codes[:, length] == 0) & (hexadecimal >= 0).all(axis=1)
+    places = np.arange(60, -1, -4, dtype=np.uint64)
+    numbers: Array = np.where(proper, (hexadecimal.astype(np.uint64) << places).sum(axis=1, dtype=np.uint64), 0)
+    return numbers
+
+
 def words(kind: type[enum.IntEnum], values: Array) -> Array:
     """Names of an enum's members in small letters; empty for a number that is none.
 
@@ -113,5 +132,6 @@ def text(values: Array) -> Array:
 
 
 __all__ = [
-    "Symbols", "address_text", "endpoint_text", "fields", "identity_text", "named", "summed", "text", "words",
+    "Symbols", "address_text", "endpoint_text", "fields", "identity_numbers", "identity_text", "named", "summed",
+    "text", "words",
 ]  # fmt: skip

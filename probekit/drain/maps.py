@@ -12,6 +12,7 @@ from ..errors import LoadError
 from ..machine import bpf
 from ..machine.map_types import drains, words
 from ..model import Array, Batch, LiveMap, Source
+from ..model.rows import chosen, opaque
 from .layout import as_dtype, round8
 from .settled import settled
 
@@ -50,8 +51,8 @@ class TableReader:
 
     def read(self) -> Batch | None:
         """Copies the live slots."""
-        live = settled(self._slots, self._occupied(self._slots))
-        return Batch(self._source.map, live[self._occupied(live)])
+        live = settled(opaque(self._slots), self._occupied(self._slots)).view(self._slots.dtype)
+        return Batch(self._source.map, chosen(live, self._occupied(live)))
 
     def _occupied(self, slots: Array) -> Array:
         """Which slots are live: those where the field, or any element of it, is not 0."""
@@ -103,8 +104,8 @@ class HashReader:
         spec = self._live.spec
         keys, values = bpf.items(self._live.fd, spec.key_size, spec.value_size, spec.max_entries)
         data = np.empty(len(keys) // spec.key_size, self._entry)
-        data["key"] = np.frombuffer(keys, self._entry["key"])
-        data["value"] = np.frombuffer(values, self._entry["value"])
+        for part, raw in (("key", keys), ("value", values)):
+            opaque(data[part])[:] = opaque(np.frombuffer(raw, self._entry[part]))
         return Batch(self._source.map, data)
 
     def close(self) -> None:

@@ -53,23 +53,28 @@ def _value(value: Any, lines: bool) -> str:
 
 
 def _rows(table: Table, separator: str, before: str) -> Iterator[str]:
-    """`"key": {"column": value, ...}` for each row. What all rows have in common is written once, in their pattern."""
-    members: list[str] = []
-    texts: list[Iterator[str]] = [map(_quoted, keys(table))]
-    for column in table.columns:
-        text = "%s"
+    """`"key": {"column": value, ...}` for each row. What all rows have in common is made once."""
+    varying, between = [_texts(keys(table))], [": {"]
+    for place, column in enumerate(table.columns):
+        between[-1] += f"{', ' if place else ''}{json_text(column.name)}: "
         if _is_one(column.values):
-            text = _literally(next(_column(column.values[:1])))
+            between[-1] += next(_column(column.values[:1]))
         else:
-            texts.append(_column(column.values))
-        members.append(f"{_literally(json_text(column.name))}: {text}")
-    row = f"{before}%s: {{{', '.join(members)}}}"
-    values = zip(*texts, strict=True)
-    first = True
-    while chosen := list(itertools.islice(values, _ROWS)):
-        text = separator.join([row % each for each in chosen])
-        yield harmless_json(text if first else f"{separator}{text}")
-        first = False
+            varying.append(_column(column.values))
+            between.append("")
+    between[-1] += f"}}{separator}{before}"
+    yield before if len(table.key) else ""
+    end = len(separator) + len(before)  # what the last row has too much
+    step, left = 2 * len(varying), len(table.key)
+    while left:
+        count = min(left, _ROWS)
+        left -= count
+        parts = [""] * (count * step)
+        for place, (texts, fixed) in enumerate(zip(varying, between, strict=True)):
+            parts[2 * place :: step] = itertools.islice(texts, count)
+            parts[2 * place + 1 :: step] = [fixed] * count
+        text = "".join(parts)
+        yield text if left else text[:-end]
 
 
 def _is_one(values: Array) -> bool:
@@ -77,28 +82,26 @@ def _is_one(values: Array) -> bool:
     return values.dtype.kind in "biufU" and len(values) > 0 and bool((values == values[0]).all())
 
 
-def _literally(text: str) -> str:
-    return text.replace("%", "%%")
-
-
 def _column(values: Array) -> Iterator[str]:
     """Each value of a column as JSON."""
     if values.dtype.kind == "f":
         finite = np.isfinite(values)
-        exact = np.where(finite, values, 0.0)
+        exact = np.where(finite, values, np.nan)
         fine = np.abs(exact) < _WHOLE
         exact[fine] = np.round(exact[fine], 3)
         texts = map(repr, exact.tolist())
-        if finite.all():
-            return texts
-        return (text if known else "null" for text, known in zip(texts, finite.tolist(), strict=True))
+        return texts if finite.all() else iter(["null" if text == "nan" else text for text in texts])
     if values.dtype.kind == "b":
         return ("true" if value else "false" for value in values.tolist())
     if values.dtype.kind in "iu":
         return map(str, values.tolist())
     if values.dtype.kind == "U":
-        return map(_quoted, values.tolist())
-    return (json.dumps(rounded(value), ensure_ascii=False) for value in values.tolist())
+        return _texts(values.tolist())
+    return (json_text(rounded(value)) for value in values.tolist())
 
 
-_quoted = json.encoder.encode_basestring
+def _texts(texts: list[str]) -> Iterator[str]:
+    """Texts as JSON."""
+    quoted = map(json.encoder.encode_basestring, texts)
+    # that all are harmless is so nearly always, and found out at once
+    return quoted if "".join(texts).isprintable() else map(harmless_json, quoted)

@@ -22,6 +22,7 @@ from .probe import Running, Sources
 from .stop import Stop
 
 _POLL_SECONDS = 0.25  # at most this long nobody looks at a ring buffer that no program asks to be looked at
+_PAUSE_SECONDS = 0.002  # between two looks at ring buffers: each keeps other threads from running for a while
 _SETTLE_SECONDS = 0.005  # a program that was running when the gate closed has ended by then
 _NANOSECONDS = 1_000_000_000
 
@@ -44,6 +45,7 @@ class Collector(threading.Thread):
                 poll.poll(_POLL_SECONDS)
                 for sources in self._sources:
                     sources.collect()
+                self._over.wait(_PAUSE_SECONDS)
 
     def end(self) -> None:
         """Waits for the last round."""

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from probekit import Batch
-from probekit.decode import address_text, endpoint_text, fields, summed, text
+from probekit.decode import address_text, endpoint_text, fields, identity_numbers, identity_text, summed, text
 from probekit.model import Array
 
 _INNER = np.dtype([("port", "u2"), ("address", "u1", 16)])
@@ -100,3 +100,16 @@ def test_an_endpoint_has_its_port_and_ipv6_its_brackets() -> None:
 def test_a_name_that_is_not_utf8_is_shown_with_replacement_characters() -> None:
     assert text(np.array([b"curl", b"n\xffx", b"", "Z\u00fc".encode()])).tolist() == ["curl", "n\ufffdx", "", "Z\u00fc"]
     assert text(np.zeros(0, "S16")).tolist() == []
+
+
+@given(st.lists(st.integers(0, 2**64 - 1)))
+def test_an_identity_is_read_back(numbers: list[int]) -> None:
+    identities = np.array(numbers, np.uint64)
+    assert identity_numbers(identity_text(identities)).tolist() == numbers
+
+
+@pytest.mark.parametrize(
+    "strange", ["", "x", "0000000a-0000000", "0000000a-0000000bc", "0000000a 0000000b", "0000000A-0000000b", "-" * 17]
+)
+def test_what_is_no_identity_is_none(strange: str) -> None:
+    assert identity_numbers(np.array([strange, "0000000a-0000000b"])).tolist() == [0, 10 << 32 | 11]

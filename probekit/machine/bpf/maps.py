@@ -8,7 +8,7 @@ from pathlib import Path
 
 from .library import call, library
 
-_BATCH = 1 << 16  # entries
+_BATCH = 1 << 12  # entries
 
 
 def create_map(kind: int, name: str, key_size: int, value_size: int, max_entries: int, flags: int) -> int:
@@ -29,7 +29,7 @@ def lookup(fd: int, key: bytes, size: int) -> bytes:
     return value.raw
 
 
-def items(fd: int, key_size: int, value_size: int, entries: int) -> tuple[bytes, bytes]:
+def items(fd: int, key_size: int, value_size: int, entries: int) -> tuple[bytearray, bytearray]:
     """All keys and all values of a hash, in batches (BPF_MAP_LOOKUP_BATCH, 5.6)."""
     keys, values = bytearray(), bytearray()
     size = min(max(entries, 1024), _BATCH)
@@ -47,10 +47,10 @@ def items(fd: int, key_size: int, value_size: int, entries: int) -> tuple[bytes,
             if error.errno != errno.ENOENT:
                 raise
             more = False
-        keys += key_buffer.raw[: count.value * key_size]
-        values += value_buffer.raw[: count.value * value_size]
+        keys += memoryview(key_buffer)[: count.value * key_size]
+        values += memoryview(value_buffer)[: count.value * value_size]
         if not more:
-            return bytes(keys), bytes(values)
+            return keys, values
         position = ctypes.create_string_buffer(following.raw)
 
 
