@@ -36,4 +36,6 @@ def probekit_aggregate(config: DropsConfig, attached: tuple[Attached, ...]) -> A
     """Drops by reason and flow, the funnel and losses."""
     from .aggregate import DropsAggregator
 
-    return DropsAggregator(config, attached)
+    aggregator = DropsAggregator(config, attached)
+    aggregator.read_ahead()
+    return aggregator

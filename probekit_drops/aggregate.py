@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -50,6 +51,11 @@ class DropsAggregator:
         self._own = host.inode(Path("/proc/self/ns/net")) or 0
         self._own_devices = funnel.Devices()
         self._runs: dict[str, int] = {}
+        self._reading: threading.Thread | None = None
+
+    def read_ahead(self) -> None:
+        """Begins to read the kernel's names, which the first snapshot would wait for."""
+        self._reading = self._namer.read_ahead()
 
     def update(self, columns: Columns) -> None:
         """Takes one decoded batch."""
@@ -57,6 +63,8 @@ class DropsAggregator:
 
     def snapshot(self) -> Figures:
         """The figures as they are now."""
+        if self._reading is not None:
+            self._reading.join()
         self._namespaces = {**self._namespaces, **namespaces()}
         stream = self._stream() if self._config.mode == "events" else None
         found = tables.places(self._flows, self._namer, self._entries)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -63,6 +64,18 @@ class Namer:
         self.symbols = symbols or Symbols()
         self._btf = btf
         self._nft_frees = nft_frees
+
+    def read_ahead(self) -> threading.Thread:
+        """Begins to read what all names come from, which takes a while: a thread that ends when all is there."""
+
+        def read() -> None:
+            with contextlib.suppress(OSError, ValueError):  # it is said when a name is asked for
+                self.symbols.read()
+                _ = self.reasons
+
+        thread = threading.Thread(target=read, name="names", daemon=True)
+        thread.start()
+        return thread
 
     @cached_property
     def reasons(self) -> Mapping[int, str]:

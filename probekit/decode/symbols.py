@@ -54,21 +54,30 @@ class Symbols:
         name, offset = self.function(address)
         return f"{name}+{offset:#x}" if offset else name
 
-    def _find(self, address: int) -> tuple[str, int]:
+    def read(self) -> Array:
+        """Reads the kernel's list where that was not done since modules came or went; it takes a tenth of a second.
+
+        Returns:
+            Where functions begin, in order; all 0 where the kernel hides that.
+        """
         loaded = _contents(self._modules)
         if self._starts is None or loaded != self._loaded:
-            self._starts = self._read()
+            self._starts = self._parsed()
             self._loaded = loaded
-        if not self._starts.any():
+        return self._starts
+
+    def _find(self, address: int) -> tuple[str, int]:
+        starts = self.read()
+        if not starts.any():
             self.hidden = True
             return HIDDEN, 0
         # a call may be a function's last instruction, and its return address the next function's first
-        place = int(np.searchsorted(self._starts, max(address - 1, 0), "right")) - 1
-        if place < 0 or not self._starts[place]:
+        place = int(np.searchsorted(starts, max(address - 1, 0), "right")) - 1
+        if place < 0 or not starts[place]:
             return UNKNOWN, 0
-        return self._names[place], address - int(self._starts[place])
+        return self._names[place], address - int(starts[place])
 
-    def _read(self) -> Array:
+    def _parsed(self) -> Array:
         starts, names = [], []
         for line in _contents(self._path).splitlines():
             head, _, rest = line.partition(" ")

@@ -56,8 +56,6 @@ class Link(threading.Thread):
         self.gone = False
         self._exporter = exporter
         self._replaces = getattr(exporter, "replaces", False)
-        if hasattr(exporter, "superseded"):
-            exporter.superseded = self._superseded
         self._blaming = blaming
         self._failed = failed
         self._told = told
@@ -65,7 +63,6 @@ class Link(threading.Thread):
         self._waiting: deque[Snapshot] = deque()
         self._opened: bool | None = None  # whether it was; None: it is still at it
         self._over = False
-        self._ending = False
         self._done = 0
         self._left_out = 0
 
@@ -136,14 +133,6 @@ class Link(threading.Thread):
             return int(Path(f"/proc/self/task/{self.native_id}/schedstat").read_text().split()[0])
         except (OSError, ValueError, IndexError):
             return 0
-
-    def _superseded(self) -> bool:
-        """Whether the last snapshots wait or are being made, which makes what is under way not worth ending."""
-        return self._ending
-
-    def ending(self) -> None:
-        """The last snapshots are being made."""
-        self._ending = True
 
     def leave(self) -> None:
         """It need not take anything any more, and is not waited for."""
@@ -230,11 +219,6 @@ class Chain:
         """Gives every exporter a snapshot that is not the last one; returns at once."""
         for link in (*self._links, self._watching):
             link.put(snapshot)
-
-    def ending(self) -> None:
-        """Tells all exporters that the last snapshots are being made."""
-        for link in self._links:
-            link.ending()
 
     def end(self, last: list[Snapshot]) -> None:
         """Gives the last snapshots to one exporter after the other, and closes it. Only the first call does."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from types import TracebackType
 
 from attrs import frozen
@@ -29,7 +28,6 @@ class JsonExporter:
 
     def __init__(self, config: JsonConfig) -> None:
         self._config = config
-        self.superseded: Callable[[], bool] = lambda: False
 
     def __enter__(self) -> JsonExporter:
         """Looks whether the file can be written."""
@@ -46,12 +44,7 @@ class JsonExporter:
         path = files.place(self._config.path, snapshot.probe)
         if not snapshot.final and files.is_open(path):
             return
-        text = []
-        for piece in pieces(snapshot, snapshot.shown, {}, lines=True):
-            if self.superseded() and not snapshot.final:
-                return
-            text.append(piece)
-        files.write(path, "".join(text), self._config.force)
+        files.write(path, "".join(pieces(snapshot, snapshot.shown, {}, lines=True)), self._config.force)
 
 
 @hook

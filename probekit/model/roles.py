@@ -32,9 +32,7 @@ class Exporter(Protocol):
     """Takes snapshots somewhere. Entered before the probes are attached, left after the last snapshot.
 
     All of it is called in a thread of its own. An exporter that has an attribute `replaces`, which is True, puts each
-    snapshot of a probe in place of the one before: one that still waits when the next one comes is left out. Where it
-    has an attribute `superseded`, that becomes a function that says whether the last snapshots wait already, so that
-    it may leave what it is at.
+    snapshot of a probe in place of the one before: one that still waits when the next one comes is left out.
     """
 
     def __enter__(self) -> Exporter:

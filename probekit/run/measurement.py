@@ -8,7 +8,6 @@ from __future__ import annotations
 import select
 import threading
 import time
-from collections.abc import Callable
 
 from attrs import frozen
 
@@ -65,10 +64,9 @@ class Ending(threading.Thread):
         clock: The programs'.
         stop: Asks for the end.
         end: When the time is over, ns; None: never.
-        told: Called then.
     """
 
-    def __init__(self, gate: Gate, clock: Clock, stop: Stop, end: int | None, told: Callable[[], None]) -> None:
+    def __init__(self, gate: Gate, clock: Clock, stop: Stop, end: int | None) -> None:
         super().__init__(name="ending", daemon=True)
         self.moment = 0
         self.over = threading.Event()
@@ -76,7 +74,6 @@ class Ending(threading.Thread):
         self._clock = clock
         self._asked = stop
         self._end = end
-        self._told = told
 
     def run(self) -> None:
         """Waits, and closes."""
@@ -84,7 +81,6 @@ class Ending(threading.Thread):
         self._gate.close()
         self.moment = self._clock.now()
         self.over.set()
-        self._told()
 
 
 @frozen
@@ -133,7 +129,7 @@ class Measurement:
         """Aggregates until the duration is over or `stop` is set, then detaches and exports the last snapshots."""
         begun, duration = self.begun, settings.duration
         end = None if duration is None else begun.began + round(duration * _NANOSECONDS)
-        ending = Ending(begun.gate, begun.clock, self.stop, end, self.chain.ending)
+        ending = Ending(begun.gate, begun.clock, self.stop, end)
         ending.start()
         try:
             self._until(ending, round(settings.interval * _NANOSECONDS))

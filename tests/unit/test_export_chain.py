@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import threading
 import time
-from collections.abc import Callable
 from types import TracebackType
 
 import attrs
@@ -234,34 +233,6 @@ def test_one_whose_snapshots_replace_each_other_gets_the_newest_without_a_word(f
     assert blocks.taken[-1].final
     assert not failed.errors
     assert not [line for line in failed.said if "keep up" in line]
-
-
-def test_one_that_is_superseded_by_the_last_snapshots_is_told(failed: Failed) -> None:
-    class Asks(Blocks):
-        replaces = True
-
-        def __init__(self) -> None:
-            super().__init__("nowhere")
-            self.superseded: Callable[[], bool] = lambda: False
-            self.began = threading.Event()
-
-        def export(self, snapshot: Snapshot) -> None:
-            self.began.set()
-            if not snapshot.final:
-                _until(self.superseded)
-            super().export(snapshot)
-
-    asks = Asks()
-    made = Chain([failed.link(asks)], _looks)
-    assert made.open()
-    made.put(sample(final=False))
-    assert asks.began.wait(10)
-    assert not asks.superseded()
-    made.put(sample(final=False))  # another one in mid-run is no reason to leave
-    assert not asks.superseded()
-    made.ending()
-    made.end([sample()])
-    assert asks.taken[-1].final
 
 
 def test_a_snapshot_without_events_is_left_out_without_a_failure(failed: Failed) -> None:
