@@ -81,15 +81,17 @@ def members_of(kind: type) -> Iterator[Member]:
 
 
 def _attributes(kind: type) -> dict[str, str]:
-    """Name and type of what instances have: attrs' fields, else what `__init__` sets."""
+    """Name and type of what instances have: attrs' fields, else what the class declares and `__init__` sets."""
     if attrs.has(kind):
         return {field.name: _type(field.type) for field in attrs.fields(kind)}
+    annotations = inspect.get_annotations(kind)
+    declared = {name: re.fullmatch(r"ClassVar\[(.*)\]", str(text)) for name, text in annotations.items()}
+    found = {name: match[1] for name, match in declared.items() if match is not None}
     owner = _owner(kind)
     if owner is None:
-        return {}
+        return found
     function: Any = ast.parse(textwrap.dedent(inspect.getsource(vars(owner)["__init__"]))).body[0]
     given = {a.arg: ast.unparse(a.annotation) for a in function.args.args if a.annotation is not None}
-    found: dict[str, str] = {}
     for node in function.body:
         target = (
             node.target

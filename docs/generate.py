@@ -195,6 +195,8 @@ def _first_line(value: Any, name: str) -> str:
 
 VALUES = {
     "Array": "a NumPy array",
+    "FIRST": "the priority before all others at a netfilter hook",
+    "LAST": "the priority after all others",
     "ENDED": "the parameter that is 1 when the run has ended",
     "OWN": "the network namespace of this process, as a path",
     "VMLINUX_BTF": "where the kernel describes its types, as a path",

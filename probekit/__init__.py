@@ -32,9 +32,7 @@ from .model import (
     Observation,
     Snapshot,
     Source,
-    SourceKind,
     Table,
-    Way,
 )
 
 __version__ = "0.1.0"
@@ -45,6 +43,6 @@ hook = pluggy.HookimplMarker("probekit")
 __all__ = [
     "ENDED", "Aggregator", "Array", "AttachPlan", "AttachPoint", "Attached", "Batch", "Bucket", "Bytes", "Column",
     "Columns", "Decoder", "Deferred", "Distribution", "ExportError", "Exporter", "Figures", "InputError", "KernelFacts",
-    "LiveMap", "Observation", "Seconds", "Snapshot", "Source", "SourceKind", "Table", "Way",
-    "aggregate", "decode", "export", "hook", "host", "option", "testing",
+    "LiveMap", "Observation", "Seconds", "Snapshot", "Source", "Table",
+    "aggregate", "attach", "decode", "drain", "export", "hook", "host", "option", "testing",
 ]  # fmt: skip

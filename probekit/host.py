@@ -6,7 +6,6 @@ say plainly what is not there.
 
 from __future__ import annotations
 
-from .machine.bpf import xdp_runs
 from .machine.btf import Types
 from .machine.kernel import VMLINUX_BTF
 from .machine.namespaces import OWN, Survey, inside, number_of, survey
@@ -16,5 +15,5 @@ from .machine.privileges import lacked
 
 __all__ = [
     "OWN", "VMLINUX_BTF", "Survey", "Types", "bpf_folder", "entries", "inode", "inside", "lacked", "link", "mounts",
-    "number_of", "read", "refused", "survey", "text", "xdp_runs",
+    "number_of", "read", "refused", "survey", "text",
 ]  # fmt: skip

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from probekit import ENDED, AttachPlan, AttachPoint, InputError, KernelFacts, Observation, Source, SourceKind, Way
+from probekit import ENDED, AttachPlan, AttachPoint, InputError, KernelFacts, Observation
+from probekit.attach import Fentry, Iterator, Kprobe, Tracepoint
+from probekit.drain import Hash, PerCpuArray, Ring
 from probekit.host import bpf_folder, number_of
 
 from .config import ConntrackConfig
@@ -41,10 +43,10 @@ def plan(config: ConntrackConfig, kernel: KernelFacts) -> AttachPlan:
         source=bpf_folder() / "conntrack.bpf.c",
         observations=_observations(config, kernel),
         sources=(
-            Source("closed", SourceKind.RING),
-            Source("late", SourceKind.RING),
-            Source("connections", SourceKind.HASH),
-            Source("counters", SourceKind.PERCPU),
+            Ring("closed"),
+            Ring("late"),
+            Hash("connections"),
+            PerCpuArray("counters"),
         ),
         defines=defines,
         parameters={"netns": namespace_number(config.netns), ENDED: 0},
@@ -80,7 +82,7 @@ def _kprobes(config: ConntrackConfig, kernel: KernelFacts) -> bool:
 
 def _observations(config: ConntrackConfig, kernel: KernelFacts) -> tuple[Observation, ...]:
     def tracepoint(name: str, target: str, program: str, without: str = "") -> Observation:
-        points = (AttachPoint(Way.TRACEPOINT, target, program),)
+        points = (Tracepoint(target, program),)
         return Observation(name, points, needed=not without, without=without)
 
     observations = [
@@ -97,11 +99,11 @@ def _observations(config: ConntrackConfig, kernel: KernelFacts) -> tuple[Observa
         observations.append(_accept(config, kernel))
     observations += [
         Observation(
-            "already open", (AttachPoint(Way.ITERATOR, "tcp", "each_socket"),), needed=False, per_namespace=True,
+            "already open", (Iterator("tcp", "each_socket", per_namespace=True),), needed=False,
             without="connections that are open already and stay so; figures of open ones between two of their states",
         ),
         Observation(
-            "owners of those", (AttachPoint(Way.ITERATOR, "task_file", "each_file"),), needed=False,
+            "owners of those", (Iterator("task_file", "each_file"),), needed=False,
             without="processes of connections that were open already",
         ),
     ]  # fmt: skip
@@ -109,14 +111,14 @@ def _observations(config: ConntrackConfig, kernel: KernelFacts) -> tuple[Observa
 
 
 def _accept(config: ConntrackConfig, kernel: KernelFacts) -> Observation:
-    points = [AttachPoint(Way.FENTRY, "security_sock_graft", "graft_btf")]
+    points: list[AttachPoint] = [Fentry("security_sock_graft", "graft_btf")]
     if _kprobes(config, kernel):
-        points.append(AttachPoint(Way.KPROBE, "security_sock_graft", "graft_kprobe"))
+        points.append(Kprobe("security_sock_graft", "graft_kprobe"))
     if kernel.machine in _WITH_ACCEPT_EXIT:
-        points.append(AttachPoint(Way.TRACEPOINT, "sys_exit", "system_call_btf"))
+        points.append(Tracepoint("sys_exit", "system_call_btf"))
     return Observation(
         "accept",
-        tuple(point for point in points if config.attach in ("auto", point.way.value)),
+        tuple(point for point in points if config.attach in ("auto", point.way)),
         needed=False,
         without="what connections wait to be accepted; the owner of a server's connection until it closes it",
     )

@@ -5,7 +5,21 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from probekit import AttachPlan, AttachPoint, KernelFacts, Observation, Source, SourceKind, Way
+from probekit import AttachPlan, AttachPoint, KernelFacts, Observation
+from probekit.attach import (
+    FIRST,
+    LAST,
+    CgroupIngress,
+    Fexit,
+    Netfilter,
+    TcxEgress,
+    TcxIngress,
+    Tracepoint,
+    Xdp,
+    XdpExit,
+    XdpRuns,
+)
+from probekit.drain import Hash, PerCpuArray, Ring
 from probekit.host import bpf_folder
 
 from .config import DropsConfig
@@ -13,9 +27,6 @@ from .values import Kind, Point
 
 _PLACES = 4096
 _STACK = 32  # frames
-_ALL_HOOKS = "2,10/0,1,2,3,4"  # of NFPROTO_IPV4 and NFPROTO_IPV6
-# NF_IP_PRI_FIRST and NF_IP_PRI_LAST themselves are not allowed for BPF programs
-_FIRST, _LAST = -(2**31) + 1, 2**31 - 2
 _BUILT_IN = {"nf_tables": "NFT_BUILT_IN", "x_tables": "XT_BUILT_IN"}
 _ONLY_IN = {"nf_tables": "nft_base_chain", "x_tables": "xt_table_info"}  # elsewhere others may be named, if not known
 _REASONS = {
@@ -48,18 +59,18 @@ def plan(config: DropsConfig, kernel: KernelFacts) -> AttachPlan:
         **_facts(kernel),
     }
     sources = [
-        Source("flows", SourceKind.HASH),
-        Source("places", SourceKind.HASH),
-        Source("hooks", SourceKind.HASH),
-        Source("layers", SourceKind.HASH),
-        Source("counters", SourceKind.PERCPU),
+        Hash("flows"),
+        Hash("places"),
+        Hash("hooks"),
+        Hash("layers"),
+        PerCpuArray("counters"),
     ]
     if config.mode == "events":
         defines["EVENT_PAGES"] = kernel.pages(config.buffer)
         defines["EVENT_RATE"] = config.rate
         if config.stacks:
             defines["STACK"] = _STACK
-        sources.insert(0, Source("events", SourceKind.RING))
+        sources.insert(0, Ring("events"))
     return AttachPlan(
         source=bpf_folder() / "drops.bpf.c",
         observations=(_drops(kernel), *_layers(config, kernel)),
@@ -94,7 +105,7 @@ def _facts(kernel: KernelFacts) -> dict[str, int]:
 def _drops(kernel: KernelFacts) -> Observation:
     """The tracepoint's arguments grew. Where there are reasons, doing without them is no alternative."""
     programs = ("drop_with_receiver", "drop_with_reason") if kernel.has_name("skb_drop_reason") else ("drop_alone",)
-    return Observation("drops", tuple(AttachPoint(Way.TRACEPOINT, "kfree_skb", program) for program in programs))
+    return Observation("drops", tuple(Tracepoint("kfree_skb", program) for program in programs))
 
 
 def _layers(config: DropsConfig, kernel: KernelFacts) -> Iterator[Observation]:
@@ -105,22 +116,22 @@ def _layers(config: DropsConfig, kernel: KernelFacts) -> Iterator[Observation]:
         for device in config.devices:
             yield optional(
                 f"xdp {device}",
-                AttachPoint(Way.XDP_EXIT, device, "xdp_verdict"),
-                AttachPoint(Way.XDP, device, "xdp_own"),
-                AttachPoint(Way.XDP_RUNS, device, ""),
+                XdpExit(device, "xdp_verdict"),
+                Xdp(device, "xdp_own"),
+                XdpRuns(device),
             )
     if "device" in config.layers:
-        yield optional("received", AttachPoint(Way.TRACEPOINT, "netif_receive_skb", "received"))
-        yield optional("transmitted", AttachPoint(Way.TRACEPOINT, "net_dev_start_xmit", "transmitted"))
+        yield optional("received", Tracepoint("netif_receive_skb", "received"))
+        yield optional("transmitted", Tracepoint("net_dev_start_xmit", "transmitted"))
     if "tc" in config.layers:
         for device in config.devices:
-            yield optional(f"tc ingress {device}", AttachPoint(Way.TCX_INGRESS, device, "tc_ingress"))
-            yield optional(f"tc egress {device}", AttachPoint(Way.TCX_EGRESS, device, "tc_egress"))
+            yield optional(f"tc ingress {device}", TcxIngress(device, "tc_ingress"))
+            yield optional(f"tc egress {device}", TcxEgress(device, "tc_egress"))
     if "netfilter" in config.layers:
         if kernel.has_name("bpf_nf_ctx"):
-            yield optional("netfilter enter", AttachPoint(Way.NETFILTER, f"{_ALL_HOOKS}/{_FIRST}", "hook_enter"))
-            yield optional("netfilter leave", AttachPoint(Way.NETFILTER, f"{_ALL_HOOKS}/{_LAST}", "hook_leave"))
+            yield optional("netfilter enter", Netfilter(FIRST, "hook_enter"))
+            yield optional("netfilter leave", Netfilter(LAST, "hook_leave"))
         else:
-            yield optional("netfilter", AttachPoint(Way.FEXIT, "nf_hook_slow", "hook_run"))
+            yield optional("netfilter", Fexit("nf_hook_slow", "hook_run"))
     if "socket" in config.layers:
-        yield optional("socket", AttachPoint(Way.CGROUP_INGRESS, "/", "socket_ingress"))
+        yield optional("socket", CgroupIngress("/", "socket_ingress"))

@@ -9,7 +9,8 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 import numpy as np
 from attrs import frozen
 
-from probekit import Array, Attached, Column, Table, Way, host
+from probekit import Array, Attached, Column, Table, host
+from probekit.attach import XdpRuns
 
 from .values import Point
 
@@ -65,9 +66,9 @@ def xdp_runs(attached: Iterable[Attached]) -> dict[str, int]:
     """How often the XDP programs of devices ran during the run, where nothing could be attached to their end."""
     found = {}
     for entry in attached:
-        if entry.point is not None and entry.point.way is Way.XDP_RUNS:
+        if isinstance(entry.point, XdpRuns):
             with contextlib.suppress(OSError):  # the program is gone
-                found[entry.point.target] = host.xdp_runs(entry.point.target) - entry.before
+                found[entry.point.device] = entry.point.count() - entry.before
     return found
 
 

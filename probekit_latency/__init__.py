@@ -28,7 +28,7 @@ def probekit_decode(source: Source, map: LiveMap) -> Decoder:  # noqa: A002
     """A decoder for each map."""
     from .decode import DECODERS
 
-    return DECODERS[source.map]
+    return DECODERS[source.name]
 
 
 @hook

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from probekit import AttachPlan, AttachPoint, KernelFacts, Observation, Source, SourceKind, Way
+from probekit import AttachPlan, AttachPoint, KernelFacts, Observation
+from probekit.attach import Fentry, Kprobe, Tracepoint
+from probekit.drain import Hash, PerCpuArray, Ring, Slots
 from probekit.host import bpf_folder
 
 from .config import LatencyConfig
@@ -47,18 +49,18 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         "CLOSED_WAKE": _CLOSED_WAKE,
     }
     sources = [
-        Source("closed", SourceKind.RING),
-        Source("connections", SourceKind.TABLE, live="tag"),
-        Source("counters", SourceKind.PERCPU),
-        Source("undelivered", SourceKind.PERCPU),
-        Source("owners", SourceKind.HASH),
+        Ring("closed"),
+        Slots("connections", live="tag"),
+        PerCpuArray("counters"),
+        PerCpuArray("undelivered"),
+        Hash("owners"),
     ]
     if config.mode == "events":
         defines["EVENT_PAGES"] = kernel.pages(config.buffer)
         defines["EVENT_WAKE"] = min(_EVENT_WAKE, config.buffer // 512)  # a few times a buffer
-        sources.insert(0, Source("events", SourceKind.RING))
+        sources.insert(0, Ring("events"))
     else:
-        sources.append(Source("histograms", SourceKind.PERCPU))
+        sources.append(PerCpuArray("histograms"))
     if _kprobes(config, kernel):
         defines["KPROBES"] = 1
     return AttachPlan(
@@ -82,12 +84,12 @@ def _kprobes(config: LatencyConfig, kernel: KernelFacts) -> bool:
 def _observations(config: LatencyConfig, kernel: KernelFacts) -> tuple[Observation, ...]:
     def ways(function: str, program: str, *tracepoints: tuple[str, str]) -> tuple[AttachPoint, ...]:
         points = [
-            AttachPoint(Way.FENTRY, function, f"{program}_btf"),
-            *(AttachPoint(Way.TRACEPOINT, name, called) for name, called in tracepoints),
+            Fentry(function, f"{program}_btf"),
+            *(Tracepoint(name, called) for name, called in tracepoints),
         ]
         if _kprobes(config, kernel):
-            points.append(AttachPoint(Way.KPROBE, function, f"{program}_kprobe"))
-        return tuple(p for p in points if config.attach in ("auto", p.way.value))
+            points.append(Kprobe(function, f"{program}_kprobe"))
+        return tuple(p for p in points if config.attach in ("auto", p.way))
 
     observations = [
         Observation("send", ways("tcp_sendmsg_locked", "message", ("tcp_sendmsg_locked", "send_btf"))),
@@ -96,10 +98,10 @@ def _observations(config: LatencyConfig, kernel: KernelFacts) -> tuple[Observati
             "arrival",
             ways("sock_def_readable", "readable", ("sk_data_ready", "readable_btf"), ("tcp_probe", "packet_btf")),
         ),
-        Observation("state", (AttachPoint(Way.TRACEPOINT, "inet_sock_set_state", "state_btf"),)),
+        Observation("state", (Tracepoint("inet_sock_set_state", "state_btf"),)),
     ]
     # before 6.5, sendfile's own way; compilers inline tcp_sendpage_locked into its caller, and not what it calls
     if kernel.has_name("do_tcp_sendpages"):
-        points = tuple(p for p in ways("do_tcp_sendpages", "send") if p.way is not Way.TRACEPOINT)
+        points = tuple(p for p in ways("do_tcp_sendpages", "send") if not isinstance(p, Tracepoint))
         observations.append(Observation("sendfile", points, needed=False, without="what sendfile and splice send"))
     return tuple(observations)

@@ -84,8 +84,10 @@ def probe(planned: Planned, kernel: KernelFacts) -> Iterator[Fact]:
                 yield Fact(observation.name, works or None if not observation.needed else works, "", lacking)
                 for point, refusal in tried:
                     yield Fact(f"  {_named(point)}", None, refusal.reason if refusal else "works")
-                if observation.per_namespace and works and "CAP_SYS_ADMIN" not in kernel.capabilities:
-                    yield Fact("  in other network namespaces", None, "not permitted: needs CAP_SYS_ADMIN")
+                    needs = missing(point.elsewhere, kernel.capabilities) if refusal is None else ()
+                    if needs:
+                        told = f"not permitted: needs {' and '.join(needs)}"
+                        yield Fact("  in other network namespaces", None, told)
     except ProbekitError as error:
         yield Fact("compile and load", False, error.message, error.hint)
 
@@ -109,4 +111,4 @@ def fault(error: ProbekitError) -> Fact:
 
 
 def _named(point: AttachPoint) -> str:
-    return f"{point.way.value} {point.target}"
+    return f"{point.way} {point.target}"

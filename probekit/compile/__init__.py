@@ -19,11 +19,11 @@ from ..errors import CompileError, MissingError
 from ..machine import btf
 from ..machine.btf import Types, named_ids, target_ids
 from ..machine.kernel import WITH_BCC, WITH_BTF, KernelFacts, libbcc_bpf
-from ..model import AttachPlan, Object, Way
+from ..model import AttachPlan, Object
 from . import agreement, contents, headers, layouts, messages, process, prune, scratch, sources
 from .cache import Cache, default_folder
 
-_FORMAT = "5"  # changes whenever an object of an older probekit cannot be loaded any more
+_FORMAT = "6"  # changes whenever an object of an older probekit cannot be loaded any more
 _RELEASE = "LINUX_VERSION_CODE"
 _BTF = Path(btf.__file__)
 _ELSEWHERE = (errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT)
@@ -161,7 +161,7 @@ def object_key(plan: AttachPlan, kernel: KernelFacts) -> str:
     return _digest(
         _FORMAT, _own_code(), sys.byteorder, kernel.machine, kernel.page_size, kernel.btf_digest(),
         kernel.release if _RELEASE in words else "", sorted(plan.defines.items()), plan.programs(),
-        sorted(_targets(plan).items()),
+        _targets(plan),
         *(part for path in sources.files(plan) for part in (sources.portable(plan, str(path)), path.read_bytes())),
     )  # fmt: skip
 
@@ -199,13 +199,9 @@ def find_libbcc() -> Path:
     raise MissingError("bcc is missing", WITH_BCC)
 
 
-def _targets(plan: AttachPlan) -> dict[str, list[str]]:
-    points = [point for observation in plan.observations for point in observation.points]
-    return {
-        "functions": sorted({point.target for point in points if point.way in (Way.FENTRY, Way.FEXIT)}),
-        "tracepoints": sorted({point.target for point in points if point.way is Way.TRACEPOINT}),
-        "iterators": sorted({point.target for point in points if point.way is Way.ITERATOR}),
-    }
+def _targets(plan: AttachPlan) -> list[tuple[str, str]]:
+    """What the plan's programs are attached to by its BTF id."""
+    return sorted({(point.btf.kind, point.btf.name) for point in plan.points() if point.btf is not None})
 
 
 def _digest(*parts: object) -> str:
@@ -259,7 +255,7 @@ def _object(answer: process.Answer, plan: AttachPlan, types: Types, key: str, co
         "compiler": compiler,
         "maps": document["maps"],
         "programs": document["programs"],
-        "targets": target_ids(types, **_targets(plan)),
+        "targets": target_ids(types, _targets(plan)),
         "files": files,
         "lines": lines,
     })  # fmt: skip

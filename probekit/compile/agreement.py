@@ -12,42 +12,24 @@ from typing import Any
 
 from ..errors import CompileError
 from ..machine import map_types
-from ..machine.map_types import DECLARABLE, DECLARATIONS, ONE_SIDED, MapType
-from ..model import LAYOUT, AttachPlan, MapSpec, Object, Source, SourceKind, Way
+from ..machine.map_types import DECLARABLE, ONE_SIDED, MapType, members
+from ..model import LAYOUT, AttachPlan, MapSource, MapSpec, Object
 
 _PARAMETERS = "parameters"
 _DECLARED_PARAMETERS = f"BPF_ARRAY({_PARAMETERS}, struct ..., 1);"
 _WHOLE = re.compile(r"=([iu])([1248])")
 _BIT_FIELD = re.compile(r"bits\d+")
-_QUALIFIED = re.compile(r"(?:\w+[:/])+(\w+)")
-_SYSTEM_CALL = re.compile(r"sys_(enter|exit)_\w+")
 _RECORD_HEAD = 8  # of a ring buffer: BPF_RINGBUF_HDR_SZ
 
 
 def check_plan(plan: AttachPlan) -> None:
-    """Refuses names that no kernel can have.
+    """Refuses what no kernel can have.
 
     Raises:
-        CompileError: A tracepoint's name is that of tracefs, and not the kernel's own.
+        CompileError: Such as a tracepoint's name that is that of tracefs, and not the kernel's own.
     """
-    for point in (point for observation in plan.observations for point in observation.points):
-        if point.way is not Way.TRACEPOINT:
-            continue
-        qualified = _QUALIFIED.fullmatch(point.target)
-        name = qualified[1] if qualified else point.target
-        call = _SYSTEM_CALL.fullmatch(name)
-        if call:
-            number = "ctx[1] is the system call's number" if call[1] == "enter" else "ctx[1] is what it returns"
-            raise CompileError(
-                f"{point.target} is no raw tracepoint: single system calls have none, tracefs only shows them as if",
-                f"attach to sys_{call[1]}, which is run for every system call: {number}, ctx[0] the struct pt_regs",
-            )
-        if qualified:
-            raise CompileError(
-                f"{point.target} is a tracepoint's name in tracefs; the kernel's own is without the group before it",
-                f'AttachPoint(Way.TRACEPOINT, "{name}", ...); the program gets what TP_PROTO lists as ctx[0], ctx[1] '
-                "and so on",
-            )
+    for point in plan.points():
+        point.check()
 
 
 def check(plan: AttachPlan, compiled: Object) -> None:
@@ -62,11 +44,11 @@ def check(plan: AttachPlan, compiled: Object) -> None:
     maps = {spec.name: spec for spec in compiled.maps}
     for spec in maps.values():
         _check_map(spec)
-    for source in plan.sources:
-        if source.map not in maps:
+    for source in plan.maps():
+        if source.name not in maps:
             there = ", ".join(sorted(name for name in maps if not name.endswith(LAYOUT))) or "none"
-            raise CompileError(f"{plan.source} has no map {source.map}, which the plan drains (available: {there})")
-        _check_source(plan, source, maps[source.map], maps.get(source.map + LAYOUT))
+            raise CompileError(f"{plan.source} has no map {source.name}, which the plan drains (available: {there})")
+        _check_source(plan, source, maps[source.name], maps.get(source.name + LAYOUT))
     if plan.parameters:
         _check_parameters(plan, maps.get(_PARAMETERS))
 
@@ -80,35 +62,41 @@ def _check_map(spec: MapSpec) -> None:
         )
 
 
-def _check_source(plan: AttachPlan, source: Source, spec: MapSpec, layout: MapSpec | None) -> None:
-    name, kind = source.map, source.kind
-    declared = f"declare {DECLARATIONS[kind].format(name=name)}"
-    if not map_types.drains(kind, spec):
-        if spec.type in map_types.DRAINED[kind]:
-            raise CompileError(f"the map {name} cannot be mapped, which a source of kind {kind.value} is", declared)
-        others = " or ".join(f"SourceKind.{other.name}" for other in map_types.kinds_of(spec))
-        raise CompileError(
-            f"the map {name} is {map_types.words(spec.type)}; a source of kind {kind.value} has to be {_either(kind)}",
-            f"{declared}{f' or drain it as {others}: Source({name!r}, {others})' if others else ''}",
-        )
+def _check_source(plan: AttachPlan, source: MapSource, spec: MapSpec, layout: MapSpec | None) -> None:
+    kind = type(source)
+    if not kind.fits(spec):
+        raise CompileError(*_misfit(kind, spec))
     _refuse_one_sided(spec)
-    if kind is SourceKind.RING:
-        _check_ring(plan, spec, layout)
-    records = layout if layout is not None and kind is SourceKind.RING else spec
-    parts = {"value": records.value, **({"key": spec.key} if kind is SourceKind.HASH else {})}
+    if kind.described:
+        _check_records(plan, spec, layout)
+    records = layout if layout is not None and kind.described else spec
+    parts = {"value": records.value, **({"key": spec.key} if kind.keyed else {})}
     for part, described in parts.items():
-        _refuse_bit_fields(f"the {'record' if kind is SourceKind.RING else part} of {name}", described)
-    if kind is SourceKind.TABLE and source.live not in _names(spec.value):
-        there = ", ".join(_names(spec.value)) or "none, it is no struct"
-        raise CompileError(
-            f"a slot of {name} has no field {source.live!r}, which says whether it is in use (available: {there})",
-            f'name a field that is 0 in free slots: Source("{name}", SourceKind.TABLE, live="...")',
-        )
-    if kind is SourceKind.TABLE and not _is_number(spec.value["formats"][_names(spec.value).index(source.live)]):
-        raise CompileError(
-            f"the field {source.live} of {name}, which says whether a slot is in use, is no number",
-            "name a whole number, or an array of such, that is 0 in free slots",
-        )
+        _refuse_bit_fields(f"the {'record' if kind.described else part} of {spec.name}", described)
+    source.check(spec)
+
+
+def _misfit(kind: type[MapSource], spec: MapSpec) -> tuple[str, str]:
+    """That a source is no such map, and what to do."""
+    declared = f"declare {kind.declaration.format(name=spec.name)}"
+    if spec.type in kind.types:
+        return f"the map {spec.name} cannot be mapped, which a source {kind.__name__} is", declared
+    either = " or ".join(map_types.words(each) for each in sorted(kind.types))
+    others = " or ".join(f'{other.__name__}("{spec.name}")' for other in kinds_of(spec))
+    return (
+        f"the map {spec.name} is {map_types.words(spec.type)}; a source {kind.__name__} has to be {either}",
+        f"{declared}{f' or drain it as {others}' if others else ''}",
+    )
+
+
+def kinds_of(spec: MapSpec) -> list[type[MapSource]]:
+    """The kinds of source that may be a map: the core's, and those of packages that are in use."""
+    found, left = [], [MapSource]
+    while left:
+        kinds = left.pop().__subclasses__()
+        left += kinds
+        found += [kind for kind in kinds if kind.__init__ is not MapSource.__init__ and kind.fits(spec)]
+    return sorted(set(found), key=lambda kind: kind.__name__)
 
 
 def _refuse_one_sided(spec: MapSpec) -> None:
@@ -119,11 +107,7 @@ def _refuse_one_sided(spec: MapSpec) -> None:
         )
 
 
-def _either(kind: SourceKind) -> str:
-    return " or ".join(map_types.words(each) for each in sorted(map_types.DRAINED[kind]))
-
-
-def _check_ring(plan: AttachPlan, spec: MapSpec, layout: MapSpec | None) -> None:
+def _check_records(plan: AttachPlan, spec: MapSpec, layout: MapSpec | None) -> None:
     if layout is None:
         raise CompileError(
             f"{plan.source} does not say what the records of the ring buffer {spec.name} are",
@@ -145,7 +129,7 @@ def _check_parameters(plan: AttachPlan, spec: MapSpec | None) -> None:
             f"{plan.source} has no map {_PARAMETERS} for the plan's parameters {given}",
             f"declare {_DECLARED_PARAMETERS} with a field for each",
         )
-    if spec.type != MapType.ARRAY or spec.max_entries != 1 or not _names(spec.value):
+    if spec.type != MapType.ARRAY or spec.max_entries != 1 or not members(spec.value):
         raise CompileError(
             f"the map {_PARAMETERS} is {map_types.words(spec.type)} of {spec.max_entries} entries; it has to be an "
             "array of one entry, a struct",
@@ -184,17 +168,6 @@ def _check_parameters(plan: AttachPlan, spec: MapSpec | None) -> None:
 def _is_padding(name: str, form: Any) -> bool:
     """What bcc puts where the compiler leaves a gap."""
     return name.startswith("__pad_") and isinstance(form, str) and form.startswith("S")
-
-
-def _is_number(form: Any) -> bool:
-    """Whether a field is a whole number, or an array of such."""
-    while isinstance(form, (list, tuple)):
-        form = form[0]
-    return isinstance(form, str) and (form == "?" or _WHOLE.fullmatch(form) is not None)
-
-
-def _names(described: Any) -> list[str]:
-    return list(described["names"]) if isinstance(described, dict) else []
 
 
 def _refuse_bit_fields(what: str, described: Any) -> None:

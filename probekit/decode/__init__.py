@@ -33,8 +33,15 @@ def _taken_apart(data: Array) -> dict[str, Array]:
 
 
 def summed(batch: Batch) -> Columns:
-    """Every field of a per-CPU batch, as `fields` has them, summed over the CPUs: a row for each entry."""
-    return Columns(batch.source, {name: values.sum(axis=0) for name, values in _taken_apart(batch.data).items()})
+    """Every field of a per-CPU batch, as `fields` has them, summed over the CPUs: a row for each entry.
+
+    Of a per-CPU hash the key's fields are as they are.
+    """
+    if batch.data.dtype.names != ("key", "value"):
+        return Columns(batch.source, {name: values.sum(axis=0) for name, values in _taken_apart(batch.data).items()})
+    keys = batch.data["key"]
+    values = {name: values.sum(axis=1) for name, values in _taken_apart(batch.data["value"]).items()}
+    return Columns(batch.source, {**(_taken_apart(keys) if keys.dtype.names else {"key": keys}), **values})
 
 
 def address_text(addresses: Array) -> Array:

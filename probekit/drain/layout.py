@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from ..model import LiveMap
+
 
 def round8(size: int) -> int:
     """A size with the padding that the kernel gives to elements of arrays and records of ring buffers."""
@@ -26,3 +28,14 @@ def as_dtype(description: Any) -> np.dtype[Any]:
         array: np.dtype[Any] = np.dtype((as_dtype(description[0]), tuple(description[1])))
         return array
     return np.dtype(str(description))
+
+
+def entry(live: LiveMap, cpus: int = 0) -> np.dtype[Any]:
+    """The dtype of a hash's entries: `key` and `value`.
+
+    Args:
+        live: The hash.
+        cpus: Of a per-CPU one, for which `value` has the values of all: shape (CPUs,).
+    """
+    value = as_dtype(live.value)
+    return np.dtype([("key", as_dtype(live.spec.key)), ("value", value, (cpus,)) if cpus else ("value", value)])

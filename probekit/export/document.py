@@ -62,7 +62,7 @@ def attached_text(attached: Attached) -> str:
     if attached.point is None:
         forbidden = next((refusal for refusal in attached.refused if refusal.kind is Hindrance.FORBIDDEN), None)
         return f"not permitted: needs {' and '.join(forbidden.needs)}" if forbidden else "not on this kernel"
-    return f"{attached.point.way.value} {attached.point.target}"
+    return f"{attached.point.way} {attached.point.target}"
 
 
 def rounded(value: Any) -> Any:

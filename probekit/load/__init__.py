@@ -1,4 +1,4 @@
-"""An object to live maps and programs, attached the best way that this kernel takes. Stages 4 and 5.
+"""An object to live maps and programs, attached the best way that this kernel takes. Stage 4.
 
 Everything is held by descriptors of this process and nothing is pinned: whatever way the process ends, the kernel
 detaches and frees all of it.
@@ -7,9 +7,7 @@ detaches and frees all of it.
 from __future__ import annotations
 
 import errno
-import functools
 import os
-import socket
 import struct
 import sys
 import textwrap
@@ -20,10 +18,10 @@ from types import TracebackType
 import attrs
 
 from ..errors import AttachError, LoadError, VerifierError
-from ..machine import bpf, namespaces, privileges
+from ..machine import bpf, privileges
 from ..machine.kernel import PRIVILEGES, KernelFacts
 from ..machine.map_types import MapType
-from ..machine.privileges import lacking, missing
+from ..machine.privileges import missing
 from ..model import (  # fmt: skip
     ENDED,
     LAYOUT,
@@ -36,10 +34,9 @@ from ..model import (  # fmt: skip
     Object,
     Observation,
     Refusal,
-    Way,
 )
 from . import verifier
-from .gate import Gate, added
+from .gate import LENGTH, Gate
 
 _INSTRUCTION = 8
 _LOAD_IMM64 = 0x18
@@ -48,11 +45,6 @@ _CALL = 0x85  # BPF_JMP | BPF_CALL
 _PSEUDO_KFUNC_CALL = 2
 _KFUNCS = range(1024, 0x7FFFFF)  # BTF ids of functions; helpers are below, one that the kernel has not is the end
 _REFUSED = "the kernel refuses the program"
-_NAMED = {  # what their targets' ids go by
-    Way.TRACEPOINT: "tracepoint", Way.FENTRY: "fentry", Way.FEXIT: "fentry", Way.ITERATOR: "iterator",
-}  # fmt: skip
-_KINDS = {"tracepoint": "tracepoint", "fentry": "function", "iterator": "iterator"}
-_OF_DEVICE = (Way.XDP, Way.XDP_EXIT, Way.XDP_RUNS, Way.TCX_INGRESS, Way.TCX_EGRESS)
 
 
 class Loaded:
@@ -80,8 +72,8 @@ class Loaded:
         self._plan = plan
         self._kernel = kernel
         self._gate = gate
-        self._forbidden: dict[Way, Refusal] = {}
-        self._iterators: list[tuple[int, bool]] = []
+        self._forbidden: dict[str, Refusal] = {}
+        self._asked: list[tuple[AttachPoint, int]] = []
         self.unreached = 0
         self.unlisted = 0
         self._missed_before = 0
@@ -123,7 +115,7 @@ class Loaded:
     def begin(self) -> None:
         """The gate has just been opened: what the kernel counts itself is counted from here on."""
         self._missed_before = self._missed()
-        self.attached = tuple(attrs.evolve(entry, before=_runs_before(entry)) for entry in self.attached)
+        self.attached = tuple(attrs.evolve(entry, before=_counted(entry)) for entry in self.attached)
         self.iterate()
 
     def end(self) -> None:
@@ -132,28 +124,17 @@ class Loaded:
             self._set_parameters({**self._plan.parameters, ENDED: 1})
 
     def iterate(self) -> None:
-        """Runs the attached iterators, those of the plan's order one after the other."""
+        """Runs the attached programs that have to be asked, in the plan's order one after the other."""
         self.unreached = 0
-        everywhere = namespaces.everywhere() if any(each for _, each in self._iterators) else {}
-        for link, per_namespace in self._iterators:
-            if not per_namespace:
-                self._iterate(link)
-                continue
-            for path in everywhere.values():
-                try:
-                    namespaces.inside(path, functools.partial(bpf.iterate, link))
-                except OSError:
-                    self.unreached += path.exists()
-
-    def _iterate(self, link: int) -> None:
-        try:
-            bpf.iterate(link)
-        except OSError:  # no descriptor, or no memory, is left: that costs what it would have brought
-            self.unlisted += 1
+        for point, link in self._asked:
+            try:
+                self.unreached += point.ask(link)
+            except OSError:  # no descriptor, or no memory, is left: that costs what it would have brought
+                self.unlisted += 1
 
     def detach(self) -> None:
         """Detaches all programs; the maps stay readable."""
-        self._iterators.clear()
+        self._asked.clear()
         self._links.close()
 
     def missed(self) -> int:
@@ -193,63 +174,40 @@ class Loaded:
     def _attach(self, observation: Observation) -> Attached:
         refused: list[Refusal] = []
         for point in observation.points:
-            refusal = self.try_point(point, observation.per_namespace)
+            refusal = self.try_point(point)
             if refusal is None:
                 return Attached(observation.name, point, tuple(refused))
             refused.append(refusal)
         if observation.needed:
-            ways = "\n".join(
-                textwrap.indent(f"{r.point.way.value} {r.point.target}: {r.reason}", "  ") for r in refused
-            )
+            ways = "\n".join(textwrap.indent(f"{r.point.way} {r.point.target}: {r.reason}", "  ") for r in refused)
             kind = VerifierError if any(r.kind is Hindrance.VERIFIER for r in refused) else AttachError
             raise kind(f"{observation.name} cannot be observed on this kernel:\n{ways}", _hint(refused), refused)
         return Attached(observation.name, None, tuple(refused))
 
-    def try_point(self, point: AttachPoint, per_namespace: bool = False) -> Refusal | None:
-        """Attaches one program; what is against it where the kernel does not take it.
-
-        Args:
-            point: What to attach.
-            per_namespace: Of an iterator: it is going to be run in each network namespace.
-        """
+    def try_point(self, point: AttachPoint) -> Refusal | None:
+        """Attaches one program; what is against it where the kernel does not take it."""
         if point.way in self._forbidden:
             return attrs.evolve(self._forbidden[point.way], point=point)
-        target = of_program = 0
-        if point.way is Way.KPROBE:
-            if not self._kernel.kprobes:
-                return Refusal(point, "this kernel has no kprobes")
-        elif point.way in _NAMED:
-            target = self._compiled.targets.get(f"{_NAMED[point.way]}:{point.target}", 0)
+        lacks = point.lacking(self._kernel)
+        if lacks:
+            return Refusal(point, lacks)
+        target = 0
+        if point.btf is not None:
+            target = self._compiled.targets.get(point.btf.key, 0)
             if not target:
-                return Refusal(point, f"this kernel has no such {_KINDS[_NAMED[point.way]]}")
-        elif point.way in _OF_DEVICE:
-            self._find_device(point.target)
-        if point.way is Way.XDP_RUNS:
-            return self._count_runs(point)
-        if point.way is Way.XDP_EXIT:
+                return Refusal(point, f"this kernel has no such {point.btf.word}")
+        with ExitStack() as stack:
             try:
-                of_program, target = bpf.xdp_program(point.target)
+                of_program, within = stack.enter_context(point.within())
             except OSError as error:
                 return self._hindered(point, error)
-        try:
-            return self._load_and_attach(point, target, of_program, per_namespace)
-        finally:
-            if of_program:
-                os.close(of_program)
-
-    def _count_runs(self, point: AttachPoint) -> Refusal | None:
-        try:
-            bpf.xdp_runs(point.target)
-            self._links.callback(os.close, bpf.enable_stats())
-        except OSError as error:
-            return self._hindered(point, error)
-        return None
+            return self._load_and_attach(point, target or within, of_program)
 
     def _hindered(
         self, point: AttachPoint, error: OSError, says: str = "", kind: Hindrance = Hindrance.LACKING
     ) -> Refusal:
         """A refusal of the kernel; where a capability is missing that the way takes, that is the reason."""
-        needs = lacking(point.way, self._kernel.capabilities)
+        needs = missing(point.needs, self._kernel.capabilities)
         if isinstance(error, privileges.NotPermittedError):
             needs = missing(error.needs, self._kernel.capabilities)
         if needs and isinstance(error, PermissionError):
@@ -258,44 +216,38 @@ class Loaded:
             )
         return Refusal(point, says + str(error.strerror), kind)
 
-    def _find_device(self, name: str) -> None:
-        """A device that is not there is no fact about the kernel, but a mistake.
-
-        Raises:
-            AttachError: It is not there.
-        """
+    def _load_and_attach(self, point: AttachPoint, target: int, of_program: int) -> Refusal | None:
+        program = -1
+        if point.program:
+            code = self._code(point)
+            try:
+                program, _ = bpf.load_program(_kind(point), point.program, code, target, of_program)
+            except OSError as error:
+                if error.errno != errno.EPERM:
+                    return self._refusal(point, code, target, of_program, error)
+                # not this program is refused, but all of its kind
+                self._forbidden[point.way] = self._hindered(point, error, "the kernel refuses programs of this kind: ")
+                return self._forbidden[point.way]
         try:
-            socket.if_nametoindex(name)
-        except OSError:
-            raise AttachError(f"there is no device {name} in this network namespace", "`ip link` lists them") from None
-
-    def _load_and_attach(self, point: AttachPoint, target: int, of_program: int, per_namespace: bool) -> Refusal | None:
-        code = self._gate.guarded(point.way, self._patched(self._compiled.programs[point.program]))
-        try:
-            program, _ = bpf.load_program(point.way, point.program, code, target, of_program)
+            links = point.link(program)
         except OSError as error:
-            if error.errno != errno.EPERM:
-                return self._refusal(point, code, target, of_program, error)
-            # not this program is refused, but all of its kind
-            self._forbidden[point.way] = self._hindered(point, error, "the kernel refuses programs of this kind: ")
-            return self._forbidden[point.way]
-        try:
-            if point.way is Way.NETFILTER:
-                links = bpf.attach_to_hooks(program, point.target)
-            else:
-                links = [bpf.attach(point.way, program, point.target)]
-        except OSError as error:
+            if not point.program:
+                return self._hindered(point, error)
             os.close(program)
             lacks = error.errno == bpf.ENOTSUPP  # on ARM64 before 6.4 fentry loads, and cannot be attached
             kind = Hindrance.LACKING if lacks else Hindrance.REFUSED
             return self._hindered(point, error, "the kernel refuses to attach: ", kind)
-        self.programs.append(program)
-        self._descriptors.callback(os.close, program)
+        if point.program:
+            self.programs.append(program)
+            self._descriptors.callback(os.close, program)
         for link in links:
             self._links.callback(os.close, link)
-        if point.way is Way.ITERATOR:
-            self._iterators += [(link, per_namespace) for link in links]
+        self._asked += [(point, link) for link in links if point.asked]
         return None
+
+    def _code(self, point: AttachPoint) -> bytes:
+        code = self._patched(self._compiled.programs[point.program])
+        return code if point.asked else self._gate.guarded(code, point.passes)
 
     def _refusal(self, point: AttachPoint, code: bytes, target: int, of_program: int, error: OSError) -> Refusal:
         """The verifier's reason: the program is loaded once more for its words, and once more for its instructions."""
@@ -304,11 +256,11 @@ class Loaded:
         )
         reason = verifier.summary(words)
         told = f"{_REFUSED}: {error.strerror}{f' ({reason})' if reason else ''}"
-        details = verifier.details(self._compiled, point.program, reason, log, added(point.way))
+        details = verifier.details(self._compiled, point.program, reason, log, 0 if point.asked else LENGTH)
         return Refusal(point, told + textwrap.indent(f"\n{details}" if details else "", "  "), Hindrance.VERIFIER)
 
     def _log(self, point: AttachPoint, code: bytes, target: int, of_program: int, level: int) -> str:
-        fd, log = bpf.load_program(point.way, point.program, code, target, of_program, level)
+        fd, log = bpf.load_program(_kind(point), point.program, code, target, of_program, level)
         if fd >= 0:
             os.close(fd)
         return log
@@ -326,12 +278,14 @@ class Loaded:
         return bytes(patched)
 
 
-def _runs_before(entry: Attached) -> int:
+def _kind(point: AttachPoint) -> tuple[int, int]:
+    return point.program_type, point.attach_type
+
+
+def _counted(entry: Attached) -> int:
     """Of what the kernel itself counts: how often it has counted so far."""
-    if entry.point is None or entry.point.way is not Way.XDP_RUNS:
-        return 0
     try:
-        return bpf.xdp_runs(entry.point.target)
+        return entry.point.count() if entry.point is not None else 0
     except OSError:  # the device, or its program, has gone meanwhile
         return 0
 

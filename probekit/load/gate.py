@@ -16,16 +16,6 @@ from types import TracebackType
 
 from ..machine import bpf
 from ..machine.map_types import MapType
-from ..model import Way
-
-_LET_PASS = {  # what a program returns while the gate is closed: as if it were not there
-    Way.XDP: 2,  # XDP_PASS
-    Way.NETFILTER: 1,  # NF_ACCEPT
-    Way.CGROUP_INGRESS: 1,
-    Way.TCX_INGRESS: -1,  # TCX_NEXT
-    Way.TCX_EGRESS: -1,
-}
-_UNGUARDED = (Way.ITERATOR,)  # it runs when it is asked to
 
 LENGTH = 6
 """Instructions that are put in front of a program."""
@@ -60,25 +50,18 @@ class Gate:
         """From here on they do not; those that are under way end what they are at."""
         bpf.update(self._fd, bytes(4), bytes(8))
 
-    def guarded(self, way: Way, code: bytes) -> bytes:
+    def guarded(self, code: bytes, passes: int) -> bytes:
         """A program's instructions with the look in front of them.
 
         Args:
-            way: How it is attached.
             code: Its own instructions.
+            passes: What it returns while the gate is closed.
         """
-        if way in _UNGUARDED:
-            return code
         return b"".join((
             bpf.value_address(0, self._fd),
             struct.pack("=BBhi", 0x79, 0x00, 0, 0),  # r0 = *(u64 *)r0
             struct.pack("=BBhi", 0x55, 0, 2, 0),  # if r0 != 0 goto +2
-            struct.pack("=BBhi", 0xB7, 0, 0, _LET_PASS.get(way, 0)),  # r0 = ...
+            struct.pack("=BBhi", 0xB7, 0, 0, passes),  # r0 = ...
             struct.pack("=BBhi", 0x95, 0, 0, 0),  # exit
             code,
         ))  # fmt: skip
-
-
-def added(way: Way) -> int:
-    """How many instructions `guarded` puts in front."""
-    return 0 if way in _UNGUARDED else LENGTH

@@ -1,4 +1,4 @@
-"""Just enough of BTF: the ids of functions and of tracepoints' prototypes, enums, and the layouts of structs.
+"""Just enough of BTF: the ids of functions and typedefs, enums, and the layouts of structs.
 
 The format is described in the kernel's Documentation/bpf/btf.rst.
 """
@@ -163,24 +163,19 @@ def _sections(btf: bytes) -> tuple[int, int, bytes]:
     return head + type_at, head + type_at + type_size, strings
 
 
-def target_ids(
-    types: Types, functions: Iterable[str], tracepoints: Iterable[str], iterators: Iterable[str] = ()
-) -> dict[str, int]:
-    """The BTF ids that a program attached to these names has to give.
+def target_ids(types: Types, names: Iterable[tuple[str, str]]) -> dict[str, int]:
+    """The BTF ids that programs attached to these have to give.
 
     Args:
         types: The kernel's.
-        functions: Names of kernel functions, for fentry.
-        tracepoints: Names of raw tracepoints.
-        iterators: Names of kinds of objects that iterators go through.
+        names: `function` or `typedef`, and a name.
 
     Returns:
-        `fentry:NAME`, `tracepoint:NAME` or `iterator:NAME` -> id, for those that exist.
+        `function:NAME` or `typedef:NAME` -> id, for those that exist.
     """
-    found = {f"fentry:{name}": types.find(_FUNC, name) for name in functions}
-    found |= {f"tracepoint:{name}": types.find(_TYPEDEF, f"btf_trace_{name}") for name in tracepoints}
-    found |= {f"iterator:{name}": types.find(_FUNC, f"bpf_iter_{name}") for name in iterators}
-    return {name: numbers[0] for name, numbers in found.items() if numbers}
+    kinds = {"function": _FUNC, "typedef": _TYPEDEF}
+    found = {f"{kind}:{name}": types.find(kinds[kind], name) for kind, name in names}
+    return {key: numbers[0] for key, numbers in found.items() if numbers}
 
 
 def named_ids(types: Types, words: Iterable[str]) -> dict[str, int]:

@@ -7,8 +7,8 @@ values of all CPUs where one was expected.
 from __future__ import annotations
 
 import enum
-
-from ..model import MapSpec, SourceKind
+import re
+from typing import Any
 
 
 class MapType(enum.IntEnum):
@@ -54,35 +54,24 @@ MMAPABLE = 1 << 10
 ONE_SIDED = 1 << 3 | 1 << 4
 """BPF_F_RDONLY and BPF_F_WRONLY: what of a map user space may not do."""
 
+_WHOLE = re.compile(r"=[iu][1248]")
 _WORDS = {
     MapType.HASH: "a hash", MapType.ARRAY: "an array", MapType.PERF_EVENT_ARRAY: "a perf event array",
     MapType.PERCPU_HASH: "a per-CPU hash", MapType.PERCPU_ARRAY: "a per-CPU array", MapType.LRU_HASH: "an LRU hash",
     MapType.LRU_PERCPU_HASH: "a per-CPU LRU hash", MapType.ARRAY_OF_MAPS: "an array of maps",
     MapType.HASH_OF_MAPS: "a hash of maps", MapType.RINGBUF: "a ring buffer",
 }  # fmt: skip
-DRAINED = {
-    SourceKind.RING: frozenset({MapType.RINGBUF}),
-    SourceKind.TABLE: frozenset({MapType.ARRAY}),
-    SourceKind.PERCPU: frozenset({MapType.PERCPU_ARRAY}),
-    SourceKind.HASH: frozenset({MapType.HASH, MapType.LRU_HASH}),
-}
-"""What each kind of source can be; a table has to be MMAPABLE, too."""
-DECLARATIONS = {
-    SourceKind.RING: "BPF_RINGBUF_OUTPUT({name}, PAGES); LAYOUT({name}, struct ...);",
-    SourceKind.TABLE: 'BPF_F_TABLE("array", u32, struct ..., {name}, ENTRIES, BPF_F_MMAPABLE);',
-    SourceKind.PERCPU: "BPF_PERCPU_ARRAY({name}, struct ..., ENTRIES);",
-    SourceKind.HASH: 'BPF_HASH({name}, KEY, VALUE, ENTRIES); or BPF_TABLE("lru_hash", KEY, VALUE, {name}, ENTRIES);',
-}
+A_RING = "BPF_RINGBUF_OUTPUT({name}, PAGES); LAYOUT({name}, struct ...);"
+"""How a ring buffer is declared."""
 KEYLESS = frozenset({MapType.QUEUE, MapType.STACK, MapType.BLOOM_FILTER, MapType.RINGBUF})
 """They have values only."""
-DECLARABLE = (
-    frozenset().union(*DRAINED.values())
-    | KEYLESS
-    | {MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH, MapType.LPM_TRIE, MapType.STACK_TRACE}
-)
+DECLARABLE = KEYLESS | {
+    MapType.HASH, MapType.LRU_HASH, MapType.PERCPU_HASH, MapType.LRU_PERCPU_HASH, MapType.ARRAY, MapType.PERCPU_ARRAY,
+    MapType.LPM_TRIE, MapType.STACK_TRACE,
+}  # fmt: skip
 """What programs can use on their own: nothing in user space has to fill it or describe it to the kernel."""
 _INSTEAD = {
-    MapType.PERF_EVENT_ARRAY: "nobody reads perf buffers: " + DECLARATIONS[SourceKind.RING],
+    MapType.PERF_EVENT_ARRAY: "nobody reads perf buffers: " + A_RING,
     MapType.PROG_ARRAY: "call functions, static __always_inline, in place of tail calls",
     MapType.ARRAY_OF_MAPS: "declare one map whose key also says which of the maps is meant",
     MapType.HASH_OF_MAPS: "declare one map whose key also says which of the maps is meant",
@@ -102,14 +91,16 @@ def words(kind: int) -> str:
     return _WORDS.get(known, f"a map of type {known.name.lower()}")
 
 
-def drains(kind: SourceKind, spec: MapSpec) -> bool:
-    """Whether a source of a kind may be this map."""
-    return spec.type in DRAINED[kind] and (kind is not SourceKind.TABLE or bool(spec.flags & MMAPABLE))
+def members(described: Any) -> list[str]:
+    """Names of a layout's members; none where it is no struct."""
+    return list(described["names"]) if isinstance(described, dict) else []
 
 
-def kinds_of(spec: MapSpec) -> list[SourceKind]:
-    """The kinds of source that may be this map."""
-    return [kind for kind in SourceKind if drains(kind, spec)]
+def is_number(described: Any) -> bool:
+    """Whether a layout is a whole number's, or that of an array of such."""
+    while isinstance(described, (list, tuple)):
+        described = described[0]
+    return isinstance(described, str) and (described == "?" or _WHOLE.fullmatch(described) is not None)
 
 
 def instead(kind: int, name: str) -> str:

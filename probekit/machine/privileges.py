@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Collection
 from pathlib import Path
 
-from ..model import Way
 from . import outside
 
 _STATUS = Path("/proc/self/status")
@@ -24,13 +23,6 @@ WITHOUT = {
     "CAP_SYS_RESOURCE": "before 5.11 maps count against `ulimit -l`",
 }
 """What a run lacks without each; what no run can do without is not among them."""
-_TRACING = ("CAP_BPF", "CAP_PERFMON")
-_NETWORK = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")  # those of ours read kernel memory
-_NEEDED = {
-    Way.XDP: _NETWORK, Way.TCX_INGRESS: _NETWORK, Way.TCX_EGRESS: _NETWORK, Way.NETFILTER: _NETWORK,
-    Way.CGROUP_INGRESS: _NETWORK,
-    Way.XDP_EXIT: (*_TRACING, "CAP_SYS_ADMIN"), Way.XDP_RUNS: ("CAP_SYS_ADMIN",),  # BPF_PROG_GET_FD_BY_ID
-}  # fmt: skip
 _INCLUDED = {"CAP_BPF", "CAP_PERFMON"}  # in CAP_SYS_ADMIN
 
 
@@ -74,11 +66,6 @@ class NotPermittedError(PermissionError):
     def __init__(self, error: OSError, *needs: str) -> None:
         super().__init__(error.errno, error.strerror)
         self.needs = needs
-
-
-def lacking(way: Way, capabilities: Collection[str]) -> tuple[str, ...]:
-    """What this process lacks of the capabilities that a way of attaching takes."""
-    return missing(_NEEDED.get(way, _TRACING), capabilities)
 
 
 def missing(needed: Collection[str], capabilities: Collection[str]) -> tuple[str, ...]:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from .batch import Array, Batch, Columns
 from .figures import Bucket, Column, Deferred, Distribution, Figures, Snapshot, Table
 from .object import Attached, Compiled, Hindrance, LiveMap, MapSpec, Object, Refusal
-from .plan import ENDED, LAYOUT, Added, AttachPlan, AttachPoint, Observation, Planned, Source, SourceKind, Way
+from .plan import ENDED, LAYOUT, Added, AttachPlan, Observation, Planned
+from .points import AttachPoint, BtfName
 from .roles import Aggregator, Decoder, Exporter, Joiner
+from .sources import HostSource, MapSource, Reader, Source
 
 __all__ = [
     "ENDED",
@@ -22,6 +24,7 @@ __all__ = [
     "AttachPoint",
     "Attached",
     "Batch",
+    "BtfName",
     "Bucket",
     "Column",
     "Columns",
@@ -32,16 +35,17 @@ __all__ = [
     "Exporter",
     "Figures",
     "Hindrance",
+    "HostSource",
     "Joiner",
     "LiveMap",
+    "MapSource",
     "MapSpec",
     "Object",
     "Observation",
     "Planned",
+    "Reader",
     "Refusal",
     "Snapshot",
     "Source",
-    "SourceKind",
     "Table",
-    "Way",
 ]

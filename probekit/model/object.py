@@ -8,7 +8,8 @@ from typing import Any
 
 from attrs import field, frozen
 
-from .plan import AttachPoint, Planned
+from .plan import Planned
+from .points import AttachPoint
 
 
 @frozen

@@ -2,51 +2,19 @@
 
 from __future__ import annotations
 
-import enum
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 from attrs import field, frozen
 
+from .points import AttachPoint
+from .sources import MapSource, Source
+
 LAYOUT = "_layout"
 """A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
 ENDED = "ended"
 """The parameter that is 1 when the run has ended."""
-
-
-class Way(str, enum.Enum):
-    """A way of attaching a program to the kernel."""
-
-    FENTRY = "fentry"  # at the beginning of a kernel function, with typed arguments
-    FEXIT = "fexit"  # at its end, with its result
-    KPROBE = "kprobe"  # at the beginning of a kernel function, with the registers
-    TRACEPOINT = "tracepoint"  # a raw tracepoint whose arguments have BTF types
-    XDP = "xdp"  # on a device that has no XDP program
-    XDP_EXIT = "xdp exit"  # at the end of the XDP program that a device has
-    XDP_RUNS = "xdp runs"  # no program of ours: the kernel counts how often the device's runs
-    TCX_INGRESS = "tcx ingress"  # before every other program there
-    TCX_EGRESS = "tcx egress"  # the same, for what the device sends
-    NETFILTER = "netfilter"  # a function at hooks of this network namespace
-    CGROUP_INGRESS = "cgroup ingress"  # at the sockets of a cgroup and all below
-    ITERATOR = "iterator"  # the kernel calls the program with each of its objects whenever the sources are drained
-
-
-@frozen
-class AttachPoint:
-    """One way of observing something.
-
-    Attributes:
-        way: How the program is attached.
-        target: The kernel's name of the function, tracepoint or kind of object; of XDP and TC the device's; of
-            netfilter FAMILIES/HOOKS/PRIORITY in numbers, with commas between several; of a cgroup its folder, / for the
-            root.
-        program: The C function that is attached; empty where the kernel itself counts.
-    """
-
-    way: Way
-    target: str
-    program: str
 
 
 @frozen
@@ -58,38 +26,12 @@ class Observation:
         points: Alternatives; the first one that works on this kernel is taken.
         needed: Without it the probe cannot run; otherwise `without` is what is lost.
         without: What the figures lack where no alternative works.
-        per_namespace: An iterator goes through the objects of one network namespace, and is run in each.
     """
 
     name: str
     points: tuple[AttachPoint, ...]
     needed: bool = True
     without: str = ""
-    per_namespace: bool = False
-
-
-class SourceKind(str, enum.Enum):
-    """How a map is drained."""
-
-    RING = "ring"  # records, each delivered once
-    TABLE = "table"  # a mappable array of slots: the live ones, as they are now
-    PERCPU = "percpu"  # a per-CPU array: shape (CPUs, entries), as they are now
-    HASH = "hash"  # a hash: fields `key` and `value`, as they are now
-
-
-@frozen
-class Source:
-    """A map that the probe's data comes from.
-
-    Attributes:
-        map: The map's name in the C source; batches carry it.
-        kind: How it is drained.
-        live: For a table: the field that is 0, in all its elements, where the slot is free.
-    """
-
-    map: str
-    kind: SourceKind
-    live: str = ""
 
 
 @frozen
@@ -116,7 +58,15 @@ class AttachPlan:
 
     def programs(self) -> tuple[str, ...]:
         """The C functions that may be attached, each once, in the plan's order."""
-        return tuple(dict.fromkeys(point.program for o in self.observations for point in o.points if point.program))
+        return tuple(dict.fromkeys(point.program for point in self.points() if point.program))
+
+    def points(self) -> Iterator[AttachPoint]:
+        """All alternatives of all observations."""
+        return (point for observation in self.observations for point in observation.points)
+
+    def maps(self) -> Iterator[MapSource]:
+        """The sources that are maps."""
+        return (source for source in self.sources if isinstance(source, MapSource))
 
 
 @frozen

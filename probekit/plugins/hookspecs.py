@@ -49,14 +49,14 @@ def probekit_attach(probe: str, config: Any, kernel: KernelFacts) -> AttachPlan:
 
 
 @hookspec(firstresult=True)
-def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap) -> Decoder:  # type: ignore[empty-body]  # noqa: A002
+def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap | None) -> Decoder:  # type: ignore[empty-body]  # noqa: A002
     """Returns a function that turns batches of one source into columns.
 
     Args:
         probe: The probe's name.
         config: An instance of its configuration class.
         source: One of the plan's sources.
-        map: The map behind it, with its layout as the compiler describes it.
+        map: The map behind it, with its layout as the compiler describes it; None where there is none.
 
     Returns:
         The function, which is called with each batch of that source.

@@ -15,11 +15,28 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from ..drain import Reader, RingReader, open_reader
-from ..errors import ProbekitError
+from ..drain.host import HostReader
+from ..drain.ring import RingReader
+from ..errors import LoadError, ProbekitError
 from ..load import Loaded
 from ..machine.kernel import KernelFacts
-from ..model import Aggregator, Attached, Batch, Columns, Decoder, Deferred, Figures, Joiner, Planned, Table
+from ..model import (
+    Aggregator,
+    Attached,
+    Batch,
+    Columns,
+    Decoder,
+    Deferred,
+    Figures,
+    HostSource,
+    Joiner,
+    LiveMap,
+    MapSource,
+    Planned,
+    Reader,
+    Source,
+    Table,
+)
 from ..model.rows import stacked
 from ..plugins import AGGREGATORS, PROBES, Blaming, Plugins
 from .clock import Clock
@@ -277,11 +294,22 @@ def open_sources(
     call = functools.partial(plugins.call, PROBES, planned.name, probe=planned.name, config=planned.config)
     readers: list[tuple[Reader, Decoder]] = []
     for source in planned.plan.sources:
-        live = loaded.maps[source.map]
-        reader = open_reader(source, live, kernel.cpus)
+        live = loaded.maps.get(source.name)
+        reader = _reader(source, live, kernel.cpus)
         stack.callback(reader.close)
         readers.append((reader, call("probekit_decode", source=source, map=live)))
     return Sources(readers, clock.now)
+
+
+def _reader(source: Source, live: LiveMap | None, cpus: int) -> Reader:
+    if isinstance(source, HostSource):
+        return HostReader(source)
+    assert isinstance(source, MapSource)
+    assert live is not None
+    try:
+        return source.open(live, cpus)
+    except OSError as error:
+        raise LoadError(f"the map {source.name} cannot be read: {error.strerror}") from error
 
 
 def parts_of(planned: Planned, plugins: Plugins, attached: tuple[Attached, ...], began: int) -> list[Part]:

@@ -28,7 +28,19 @@ from ..config import structure
 from ..errors import AttachError, InputError, MissingError, ProbekitError, VerifierError
 from ..machine import kernel
 from ..machine.kernel import PRIVILEGES, KernelFacts
-from ..model import Attached, AttachPlan, Batch, Compiled, Decoder, LiveMap, Object, Planned, Snapshot
+from ..model import (
+    Attached,
+    AttachPlan,
+    Batch,
+    Compiled,
+    Decoder,
+    HostSource,
+    LiveMap,
+    Object,
+    Planned,
+    Snapshot,
+    Source,
+)
 from ..plugins import AGGREGATORS, EXPORTERS, PROBES
 from ..run import compose
 from ..run.measurement import Begun
@@ -92,7 +104,9 @@ class Harness:
 
     def _replayed(self, batches: Iterable[Batch], maps: Mapping[str, LiveMap]) -> Snapshot:
         decoders = {
-            source.map: self._decoder(source, maps[source.map]) for source in self.plan().sources if source.map in maps
+            source.name: self._decoder(source, maps.get(source.name))
+            for source in self.plan().sources
+            if source.name in maps or isinstance(source, HostSource)
         }
         batches = list(batches)
         unknown = {batch.source for batch in batches} - decoders.keys()
@@ -120,7 +134,7 @@ class Harness:
     def _planned(self) -> Planned:
         return compose.plan(self._settings, self._plugins, self.kernel)[0]
 
-    def _decoder(self, source: Any, live: LiveMap) -> Decoder:
+    def _decoder(self, source: Source, live: LiveMap | None) -> Decoder:
         arguments = {"probe": self.name, "config": self.config, "source": source, "map": live}
         decoder: Decoder = self._plugins.call(PROBES, self.name, "probekit_decode", **arguments)
         return decoder
@@ -163,7 +177,8 @@ class Live:
     def record(self, path: Path) -> Recording:
         """Detaches, and writes all that was drained to a file."""
         self.finish()
-        maps = {batch.source: self._running.loaded.maps[batch.source] for batch in self._recorded}
+        there = self._running.loaded.maps
+        maps = {batch.source: there[batch.source] for batch in self._recorded if batch.source in there}
         recording = Recording(self._running.name, maps, tuple(self._recorded))
         recording.save(path)
         return recording

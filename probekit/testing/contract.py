@@ -20,7 +20,6 @@ import tomli
 from .. import plugins
 from ..config import reference
 from ..config.options import fault
-from ..drain.layout import as_dtype
 from ..errors import CompileError, ExportError, MissingError, ProbekitError
 from ..export import document, rows
 from ..machine import kernel
@@ -36,7 +35,6 @@ from ..model import (  # fmt: skip
     MapSpec,
     Object,
     Snapshot,
-    SourceKind,
     Table,
 )
 from ..plugins import AGGREGATORS, EXPORTERS, WORDS, Plugins
@@ -165,7 +163,7 @@ def _probe(found: Plugins, harness: Any) -> Iterator[str]:
 def _named_once(plan: AttachPlan) -> Iterator[str]:
     for what, names in (
         ("observation", [o.name for o in plan.observations]),
-        ("source", [s.map for s in plan.sources]),
+        ("source", [s.name for s in plan.sources]),
     ):
         for name in {name for name in names if names.count(name) > 1}:
             yield f"plan: two {what}s are named {name}"
@@ -178,15 +176,10 @@ def _zeros(plan: AttachPlan, compiled: Object, cpus: int) -> tuple[list[Batch], 
     """For each source an empty batch and one of a zero, in the compiler's layout."""
     specs: dict[str, MapSpec] = {spec.name: spec for spec in compiled.maps}
     batches, maps = [], {}
-    for source in plan.sources:
-        spec = specs[source.map]
-        layout = specs.get(source.map + LAYOUT, spec).value
-        maps[source.map] = LiveMap(spec, -1, layout)
-        dtype = as_dtype(layout)
-        if source.kind is SourceKind.HASH:
-            dtype = np.dtype([("key", as_dtype(spec.key)), ("value", dtype)])
-        shapes = [(cpus, spec.max_entries)] if source.kind is SourceKind.PERCPU else [(0,), (1,)]
-        batches += [Batch(source.map, np.zeros(shape, dtype)) for shape in shapes]
+    for source in plan.maps():
+        spec = specs[source.name]
+        live = maps[source.name] = LiveMap(spec, -1, specs.get(source.name + LAYOUT, spec).value)
+        batches += [Batch(source.name, source.zeros(live, cpus, rows)) for rows in (0, 1)]
     return batches, maps
 
 

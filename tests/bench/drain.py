@@ -54,23 +54,25 @@ def _generate(seconds: float) -> int:
 def _numpy() -> dict[str, Any]:
     from contextlib import ExitStack
 
-    from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
+    from probekit import AttachPlan, Observation
+    from probekit.attach import Tracepoint
     from probekit.compile import compile_plan
-    from probekit.drain import RingReader, open_reader
+    from probekit.drain import PerCpuArray, Ring
+    from probekit.drain.ring import RingReader
     from probekit.load import Gate, Loaded
     from probekit.machine import kernel
 
     facts = kernel.detect()
     plan = AttachPlan(
         source=peers.HERE / "drain.bpf.c",
-        observations=(Observation("calls", (AttachPoint(Way.TRACEPOINT, "sys_enter", "emit"),)),),
-        sources=(Source("events", SourceKind.RING), Source("counts", SourceKind.PERCPU)),
+        observations=(Observation("calls", (Tracepoint("sys_enter", "emit"),)),),
+        sources=(Ring("events"), PerCpuArray("counts")),
         defines={"PAGES": PAGES, "BURST": BURST, "FLAG": NO_WAKEUP, "NR_GETPPID": NR_GETPPID},
     )
     with ExitStack() as stack:
         gate = stack.enter_context(Gate())
         loaded = stack.enter_context(Loaded(compile_plan(plan, facts), plan, facts, gate))
-        readers = [open_reader(source, loaded.maps[source.map], facts.cpus) for source in plan.sources]
+        readers = [source.open(loaded.maps[source.name], facts.cpus) for source in plan.maps()]
         ring = readers[0]
         assert isinstance(ring, RingReader)
         loaded.attach()

@@ -75,11 +75,11 @@ def main() -> None:
     from bcc import BPF
 
     from probekit import plugins
+    from probekit.attach import Tracepoint
     from probekit.cli import _structure
     from probekit.compile import sources
     from probekit.config import Document
     from probekit.machine import bpf, kernel
-    from probekit.model import Way
     from probekit.run import compose
 
     found, facts = plugins.discover(), kernel.detect()
@@ -90,12 +90,13 @@ def main() -> None:
 
     names = {"send_btf": "tcp_sendmsg_locked", "receive_btf": "tcp_rcv_space_adjust"}
     names |= {"readable_btf": "sk_data_ready", "state_btf": "inet_sock_set_state"}
-    ids = target_ids(Types(facts.btf_bytes()), [], names.values())
+    ids = target_ids(Types(facts.btf_bytes()), [("typedef", f"btf_trace_{name}") for name in names.values()])
     with ExitStack() as stack:
         for program, target in names.items():
             code = module.dump_func(program.encode())
-            fd, _ = bpf.load_program(Way.TRACEPOINT, program, code, ids[f"tracepoint:{target}"])
-            stack.callback(os.close, bpf.attach(Way.TRACEPOINT, fd, target))
+            kind = (Tracepoint.program_type, Tracepoint.attach_type)
+            fd, _ = bpf.load_program(kind, program, code, ids[f"typedef:btf_trace_{target}"])
+            stack.callback(os.close, bpf.open_traced(fd))
         print("measuring", file=sys.stderr, flush=True)
         time.sleep(30)
 

@@ -24,8 +24,9 @@ import numpy as np
 import pytest
 from _pytest.runner import runtestprotocol
 
-from probekit import SourceKind, config, plugins
+from probekit import config, plugins
 from probekit.compile import compile_plan
+from probekit.drain import Slots
 from probekit.drain.layout import as_dtype, round8
 from probekit.errors import AttachError, ProbekitError
 from probekit.export.document import document, rows
@@ -96,7 +97,7 @@ class LiveProbe:
         self._collector = self._begun.collector
         stack.callback(lambda: self._collector.end())
         self._release = facts.release
-        self._source = next(s for s in planned.plan.sources if s.kind is SourceKind.TABLE)
+        self._source = next(s for s in planned.plan.sources if isinstance(s, Slots))
         self._map_slots(stack)
 
     def detach(self) -> None:
@@ -114,7 +115,7 @@ class LiveProbe:
         self._collector.start()
 
     def _map_slots(self, stack: ExitStack) -> None:
-        live = self._loaded.maps[self._source.map]
+        live = self._loaded.maps[self._source.name]
         layout = as_dtype(live.value)
         slot = np.dtype({"names": ["value"], "formats": [layout], "itemsize": round8(layout.itemsize)})
         memory = mmap.mmap(live.fd, live.spec.max_entries * slot.itemsize)

@@ -13,9 +13,9 @@ from contextlib import ExitStack
 
 import pytest
 
+from probekit.attach import Fentry, Tracepoint
 from probekit.machine import bpf, kernel
 from probekit.machine.btf import Types, target_ids
-from probekit.model import Way
 
 from .conftest import LiveProbe, Pair
 
@@ -45,13 +45,14 @@ def deletes(fd: int) -> bytes:
     )  # fmt: skip
 
 
-def attached(stack: ExitStack, way: Way, code: bytes, target: str) -> int:
+def attached(stack: ExitStack, point: Fentry | Tracepoint, code: bytes) -> int:
     """The descriptor of a program that is attached."""
-    names = {Way.FENTRY: ([target], []), Way.TRACEPOINT: ([], [target])}[way]
-    number = target_ids(Types(kernel.detect().btf_bytes()), *names)[f"{way.value}:{target}"]
-    program, _ = bpf.load_program(way, "recursive", code, number)
+    named = point.btf
+    number = target_ids(Types(kernel.detect().btf_bytes()), [(named.kind, named.name)])[named.key]
+    program, _ = bpf.load_program((point.program_type, point.attach_type), "recursive", code, number)
     stack.callback(os.close, program)
-    stack.callback(os.close, bpf.attach(way, program, target))
+    for link in point.link(program):
+        stack.callback(os.close, link)
     return program
 
 
@@ -62,7 +63,7 @@ def test_programs_missed(alone: LiveProbe, way: str) -> None:
     with ExitStack() as stack:
         if way == "kprobe":
             arrival = alone.program("arrival")
-            stack.callback(os.close, bpf.attach(Way.KPROBE, arrival, "bpf_get_current_comm"))
+            stack.callback(os.close, bpf.attach_kprobe(arrival, "bpf_get_current_comm"))
             ends = Pair(alone)
             stack.callback(ends.close)
             ends.exchange()  # each end's owner is new: both ask for its name
@@ -71,10 +72,10 @@ def test_programs_missed(alone: LiveProbe, way: str) -> None:
         elif way == "fentry":
             table = bpf.create_map(HASH, "table", 8, 8, 1, 0)
             stack.callback(os.close, table)
-            alone.programs.append(attached(stack, Way.FENTRY, deletes(table), "htab_map_delete_elem"))
+            alone.programs.append(attached(stack, Fentry("htab_map_delete_elem", ""), deletes(table)))
             expected = delete_some(table)
         else:
-            alone.programs.append(attached(stack, Way.TRACEPOINT, prints(), "bpf_trace_printk"))
+            alone.programs.append(attached(stack, Tracepoint("bpf_trace_printk", ""), prints()))
             expected = print_some()
         missed = alone.result()["lost"]["programs_missed"]
         if way == "kprobe" and not missed:
@@ -94,7 +95,7 @@ def delete_some(table: int) -> int:
 def print_some() -> int:
     """Has a program on signals print three times."""
     with ExitStack() as stack:
-        attached(stack, Way.TRACEPOINT, prints(), "signal_generate")
+        attached(stack, Tracepoint("signal_generate", ""), prints())
         for _ in range(3):
             os.kill(os.getpid(), signal.SIGWINCH)
     return 3

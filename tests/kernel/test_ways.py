@@ -10,4 +10,4 @@ def test_the_way_is_the_one_asked_for(probe: LiveProbe, way: str) -> None:
     assert set(needed) == {"send", "receive", "arrival", "state"}
     for name, point in needed.items():
         assert point is not None
-        assert point.way.value == ("tracepoint" if name == "state" else way)
+        assert point.way == ("tracepoint" if name == "state" else way)

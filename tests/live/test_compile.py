@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from probekit import AttachPlan, AttachPoint, Observation, Way
+from probekit import AttachPlan, Observation
+from probekit.attach import Tracepoint
 from probekit.compile import compile_plan
 from probekit.compile.cache import Cache
 from probekit.machine import kernel
@@ -80,7 +81,7 @@ def test_a_change_in_any_file_that_is_included_makes_another_object(tmp_path: Pa
     header.parent.mkdir()
     source.write_text('#include "parts/one.h"\nint process_exit(u64 *ctx) { return ANSWER; }\n')
     header.write_text('#include "two.h"\n')
-    points = (AttachPoint(Way.TRACEPOINT, "sched_process_exit", "process_exit"),)
+    points = (Tracepoint("sched_process_exit", "process_exit"),)
     plan = AttachPlan(source=source, observations=(Observation("exit", points),), sources=())
     programs = []
     for answer in (0, 1):

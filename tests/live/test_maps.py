@@ -8,10 +8,11 @@ from typing import Any
 import attrs
 import pytest
 
-from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
+from probekit import AttachPlan, Observation, Source
+from probekit.attach import Tracepoint
 from probekit.compile import agreement, compile_plan, load_object
 from probekit.compile.cache import Cache
-from probekit.drain import open_reader
+from probekit.drain import ArrayMap, Hash, MapSource, PerCpuArray, PerCpuHash, Ring, Slots, Stacks
 from probekit.errors import CompileError, LoadError
 from probekit.load import Gate, Loaded
 from probekit.machine import kernel
@@ -34,11 +35,20 @@ _DECLARED = {
     "histogram": "BPF_HISTOGRAM(it);",
 }
 _ALLOWED = {
-    SourceKind.RING: {"ring"},
-    SourceKind.TABLE: {"mappable"},
-    SourceKind.PERCPU: {"percpu_array"},
-    SourceKind.HASH: {"hash", "lru_hash"},
+    Ring("it"): {"ring"},
+    Slots("it", live="slot"): {"mappable"},
+    ArrayMap("it"): {"array", "mappable"},
+    PerCpuArray("it"): {"percpu_array"},
+    Hash("it"): {"hash", "lru_hash"},
+    PerCpuHash("it"): {"percpu_hash", "lru_percpu_hash"},
+    Stacks("it"): {"stack_trace"},
 }
+
+
+def _kind(source: MapSource) -> str:
+    return type(source).__name__
+
+
 _NEVER = {
     "BPF_PERF_OUTPUT(it);": "a perf event array",
     "BPF_PERF_ARRAY(it, 8);": "a perf event array",
@@ -49,7 +59,7 @@ _NEVER = {
     "BPF_DEVMAP(it, 8);": "devmap",
     "BPF_SK_STORAGE(it, struct value);": "sk_storage",
 }
-_POINTS = (AttachPoint(Way.TRACEPOINT, "sched_process_exit", "process_exit"),)
+_POINTS = (Tracepoint("sched_process_exit", "process_exit"),)
 
 
 def _plan(folder: Path, declarations: str, *sources: Source, value: str = "u64 slot;", **more: Any) -> AttachPlan:
@@ -76,29 +86,29 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 
 @pytest.mark.parametrize("declared", _DECLARED)
-@pytest.mark.parametrize("kind", SourceKind)
-def test_a_source_is_a_map_of_its_kind_and_no_other(compiled: Any, kind: SourceKind, declared: str) -> None:
-    source = Source("it", kind, live="slot")
-    if declared in _ALLOWED[kind]:
+@pytest.mark.parametrize("source", _ALLOWED, ids=_kind)
+def test_a_source_is_a_map_of_its_kind_and_no_other(compiled: Any, source: MapSource, declared: str) -> None:
+    if declared in _ALLOWED[source] or (declared, type(source)) == ("histogram", ArrayMap):
         assert "it" in {spec.name for spec in compiled(_DECLARED[declared], source).maps}
         return
     with pytest.raises(CompileError) as caught:
         compiled(_DECLARED[declared], source)
     assert "the map it " in caught.value.message
-    assert f"kind {kind.value}" in caught.value.message
+    assert f"a source {_kind(source)}" in caught.value.message
     assert "declare BPF_" in caught.value.hint
-    other = next((each for each, allowed in _ALLOWED.items() if declared in allowed), None)
-    assert (other is None) or f"drain it as SourceKind.{other.name}" in caught.value.hint
+    if declared in _ALLOWED[source] or source.types == ArrayMap.types:  # an array, and only not mappable
+        return
+    others = [_kind(each) for each, allowed in _ALLOWED.items() if declared in allowed]
+    calls = " or ".join(f'{other}("it")' for other in sorted(others))
+    assert not others or f"drain it as {calls}" in caught.value.hint
 
 
 @pytest.mark.parametrize("objects", [False, True], ids=["compiled", "loaded"])
 def test_a_run_is_refused_before_anything_is_loaded(tmp_path: Path, objects: bool) -> None:
     facts, cache = kernel.detect(), Cache(tmp_path / "cache")
-    plan = _plan(tmp_path, _DECLARED["percpu_hash"], Source("it", SourceKind.HASH))
+    plan = _plan(tmp_path, _DECLARED["percpu_hash"], Hash("it"))
     compile_plan(attrs.evolve(plan, sources=()), facts, cache)
-    with pytest.raises(
-        CompileError, match="the map it is a per-CPU hash; a source of kind hash has to be a hash or an"
-    ):
+    with pytest.raises(CompileError, match="the map it is a per-CPU hash; a source Hash has to be a hash or an"):
         _ = load_object(plan, facts, cache.folder) if objects else compile_plan(plan, facts, cache)
 
 
@@ -127,22 +137,22 @@ def test_what_programs_use_alone_is_made_as_it_is(compiled: Any, declared: str, 
 )
 def test_bit_fields_of_a_value_are_refused(compiled: Any, value: str, field: str) -> None:
     with pytest.raises(CompileError, match=f"the value of it has a bit field, {field}, "):
-        compiled(_DECLARED["hash"], Source("it", SourceKind.HASH), value=value)
+        compiled(_DECLARED["hash"], Hash("it"), value=value)
 
 
-@pytest.mark.parametrize("kind", SourceKind)
-def test_bit_fields_of_any_source_are_refused(compiled: Any, kind: SourceKind) -> None:
-    (declared,) = _ALLOWED[kind] - {"lru_hash"}
+@pytest.mark.parametrize("source", [source for source in _ALLOWED if not isinstance(source, Stacks)], ids=_kind)
+def test_bit_fields_of_any_source_are_refused(compiled: Any, source: MapSource) -> None:
+    declared = min(_ALLOWED[source])
     value, field = "u32 slot; u32 rest : 29;", "rest"
     with pytest.raises(CompileError, match=f"of it has a bit field, {field}, ") as caught:
-        compiled(_DECLARED[declared], Source("it", kind, live="slot"), value=value)
+        compiled(_DECLARED[declared], source, value=value)
     assert "declare a whole number" in caught.value.hint
 
 
 def test_bit_fields_of_a_key_are_refused_and_those_of_a_map_that_nobody_drains_are_not(compiled: Any) -> None:
     declared = "struct of_it { u32 a : 4; u32 b : 28; };\nBPF_HASH(it, struct of_it, struct value, 8);"
     with pytest.raises(CompileError, match="the key of it has a bit field, a, "):
-        compiled(declared, Source("it", SourceKind.HASH))
+        compiled(declared, Hash("it"))
     assert compiled(declared).maps
 
 
@@ -150,10 +160,10 @@ def test_bit_fields_of_a_key_are_refused_and_those_of_a_map_that_nobody_drains_a
 def test_a_record_has_to_fit_its_ring_buffer(compiled: Any, words: int, fits: bool) -> None:
     value = f"u64 slot; u64 more[{words - 1}];"
     if fits:
-        assert compiled(_DECLARED["ring"], Source("it", SourceKind.RING), value=value).maps
+        assert compiled(_DECLARED["ring"], Ring("it"), value=value).maps
         return
     with pytest.raises(CompileError, match=rf"has 4096 bytes, and one record takes {words * 8 + 8}: none"):
-        compiled(_DECLARED["ring"], Source("it", SourceKind.RING), value=value)
+        compiled(_DECLARED["ring"], Ring("it"), value=value)
 
 
 @pytest.mark.parametrize("pages", [0, 3, 5, 6])
@@ -167,14 +177,14 @@ def test_pages_that_no_ring_buffer_can_have_are_told_with_the_line_and_the_rule(
 def test_a_source_that_user_space_may_not_use_is_refused(compiled: Any, flag: str) -> None:
     declared = f'BPF_F_TABLE("hash", u32, struct value, it, 8, {flag});'
     with pytest.raises(CompileError, match="so that user space may not use it"):
-        compiled(declared, Source("it", SourceKind.HASH))
+        compiled(declared, Hash("it"))
     assert compiled(declared).maps
 
 
 def test_a_table_needs_a_field_that_says_what_is_in_use(compiled: Any) -> None:
     for live in ("", "slto"):
         with pytest.raises(CompileError, match=rf"has no field '{live}'.*available: slot"):
-            compiled(_DECLARED["mappable"], Source("it", SourceKind.TABLE, live=live))
+            compiled(_DECLARED["mappable"], Slots("it", live=live))
 
 
 @pytest.mark.parametrize(
@@ -222,15 +232,15 @@ def test_parameters_of_any_width_and_sign_arrive(compiled: Any, tmp_path: Path) 
 @pytest.mark.parametrize(
     ("target", "says"),
     [
-        ("sched:sched_switch", 'AttachPoint(Way.TRACEPOINT, "sched_switch", ...)'),
-        ("sched/sched_switch", 'AttachPoint(Way.TRACEPOINT, "sched_switch", ...)'),
-        ("tracepoint:sched:sched_switch", 'AttachPoint(Way.TRACEPOINT, "sched_switch", ...)'),
+        ("sched:sched_switch", 'Tracepoint("sched_switch", ...)'),
+        ("sched/sched_switch", 'Tracepoint("sched_switch", ...)'),
+        ("tracepoint:sched:sched_switch", 'Tracepoint("sched_switch", ...)'),
         ("sys_enter_openat", "attach to sys_enter, which is run for every system call: ctx[1] is the system call's"),
         ("syscalls:sys_exit_read", "attach to sys_exit, which is run for every system call: ctx[1] is what it returns"),
     ],
 )
 def test_names_of_tracefs_are_no_tracepoints(tmp_path: Path, target: str, says: str) -> None:
-    points = (AttachPoint(Way.TRACEPOINT, target, "it"),)
+    points = (Tracepoint(target, "it"),)
     plan = AttachPlan(tmp_path / "nowhere.bpf.c", (Observation("it", points, needed=False),), ())
     with pytest.raises(CompileError) as caught:
         compile_plan(plan, kernel.detect())
@@ -242,18 +252,23 @@ _SPEC = MapSpec("it", MapType.HASH, 4, 8, 8, 0, -1, "=u4", "=u8")
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes"),
+    ("source", "changes"),
     [
-        (SourceKind.HASH, {"type": MapType.PERCPU_HASH}),
-        (SourceKind.HASH, {"type": MapType.LRU_PERCPU_HASH}),
-        (SourceKind.HASH, {"value_size": 16}),
-        (SourceKind.HASH, {"key_size": 8}),
-        (SourceKind.PERCPU, {"type": MapType.PERCPU_HASH}),
-        (SourceKind.PERCPU, {"type": MapType.PERCPU_ARRAY, "value_size": 64}),
-        (SourceKind.TABLE, {"type": MapType.ARRAY}),
+        (Hash("it"), {"type": MapType.PERCPU_HASH}),
+        (Hash("it"), {"type": MapType.LRU_PERCPU_HASH}),
+        (Hash("it"), {"value_size": 16}),
+        (Hash("it"), {"key_size": 8}),
+        (PerCpuHash("it"), {"type": MapType.HASH}),
+        (PerCpuHash("it"), {"type": MapType.PERCPU_HASH, "key_size": 8}),
+        (PerCpuArray("it"), {"type": MapType.PERCPU_HASH}),
+        (PerCpuArray("it"), {"type": MapType.PERCPU_ARRAY, "value_size": 64}),
+        (ArrayMap("it"), {"type": MapType.PERCPU_ARRAY}),
+        (ArrayMap("it"), {"type": MapType.ARRAY, "value_size": 64}),
+        (Slots("it", live="slot"), {"type": MapType.ARRAY}),
+        (Stacks("it"), {"type": MapType.ARRAY}),
     ],
 )
-def test_a_reader_has_no_buffer_for_what_the_map_is_not(kind: SourceKind, changes: dict[str, Any]) -> None:
+def test_a_reader_has_no_buffer_for_what_the_map_is_not(source: MapSource, changes: dict[str, Any]) -> None:
     spec = attrs.evolve(_SPEC, **changes)
     with pytest.raises(LoadError):
-        open_reader(Source("it", kind), LiveMap(spec, -1, spec.value), 2)
+        source.open(LiveMap(spec, -1, spec.value), 2)

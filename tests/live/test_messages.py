@@ -11,7 +11,8 @@ from pathlib import Path
 import attrs
 import pytest
 
-from probekit import AttachPlan, AttachPoint, KernelFacts, Observation, Way
+from probekit import AttachPlan, KernelFacts, Observation
+from probekit.attach import Tracepoint
 from probekit.compile import compile_plan
 from probekit.errors import CompileError, ProbekitError, VerifierError
 from probekit.load import Gate, Loaded
@@ -36,7 +37,7 @@ CLANG = {
 
 
 def plan(source: Path) -> AttachPlan:
-    points = (AttachPoint(Way.TRACEPOINT, "sched_process_exit", "process_exit"),)
+    points = (Tracepoint("sched_process_exit", "process_exit"),)
     return AttachPlan(source=source, observations=(Observation("exit", points),), sources=())
 
 

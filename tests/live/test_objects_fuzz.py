@@ -19,11 +19,12 @@ from typing import Any
 
 import pytest
 
-from probekit import AttachPlan, AttachPoint, Observation, Source, SourceKind, Way
+from probekit import AttachPlan, Observation
 from probekit import compile as stage
+from probekit.attach import Tracepoint
 from probekit.compile import agreement, cache, compile_plan, contents, load_object, object_key
 from probekit.compile.cache import Cache
-from probekit.drain import open_reader
+from probekit.drain import Hash, PerCpuArray, Ring, Slots
 from probekit.errors import ProbekitError
 from probekit.load import Gate, Loaded
 from probekit.machine import kernel
@@ -34,12 +35,12 @@ CASES = 2000
 SEED = 20261125
 PLAN = AttachPlan(
     source=Path(__file__).parent / "sources" / "every_kind.bpf.c",
-    observations=(Observation("exit", (AttachPoint(Way.TRACEPOINT, "sched_process_exit", "process_exit"),)),),
+    observations=(Observation("exit", (Tracepoint("sched_process_exit", "process_exit"),)),),
     sources=(
-        Source("by_command", SourceKind.HASH),
-        Source("counts", SourceKind.PERCPU),
-        Source("slots", SourceKind.TABLE, live="used"),
-        Source("records", SourceKind.RING),
+        Hash("by_command"),
+        PerCpuArray("counts"),
+        Slots("slots", live="used"),
+        Ring("records"),
     ),
     parameters={"skip": 0},
 )
@@ -149,8 +150,8 @@ def use(compiled: Object, original: Object, facts: kernel.KernelFacts) -> str:
             loaded.attach()
             gate.open()
             subprocess.run(["true"], check=True)
-        for source in PLAN.sources:
-            reader = open_reader(source, loaded.maps[source.map], facts.cpus)
+        for source in PLAN.maps():
+            reader = source.open(loaded.maps[source.name], facts.cpus)
             try:
                 reader.read()
             finally:

@@ -23,7 +23,7 @@ from ..bench import plugins
 from .conftest import PROBEKIT
 from .packages import THIRD_PARTY, Environments, make
 
-PACKAGES = {"dns": "probe", "ports": "aggregator", "sqlite": "exporter"}
+PACKAGES = {"dns": "probe", "opens": "probe", "ports": "aggregator", "sqlite": "exporter"}
 RUN = """
 [probe.dns]
 port = {dns}

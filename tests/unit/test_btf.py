@@ -64,6 +64,11 @@ def _every_kind(blob: _Blob) -> None:
     blob.add(_ENUM64, "large", vlen=2, behind=24)
 
 
+def _ids(types: Types, functions: list[str], tracepoints: list[str]) -> dict[str, int]:
+    names = [("function", name) for name in functions]
+    return target_ids(types, [*names, *(("typedef", f"btf_trace_{name}") for name in tracepoints)])
+
+
 def test_functions_and_tracepoints_are_found_behind_every_kind_of_type() -> None:
     blob = _Blob()
     _every_kind(blob)
@@ -71,10 +76,10 @@ def test_functions_and_tracepoints_are_found_behind_every_kind_of_type() -> None
     _every_kind(blob)
     second = blob.add(_TYPEDEF, "btf_trace_tcp_probe")
     third = blob.add(_FUNC, "tcp_recvmsg", vlen=2)
-    assert target_ids(Types(blob.pack()), ["tcp_recvmsg", "tcp_sendmsg"], ["tcp_probe"]) == {
-        "fentry:tcp_sendmsg": first,
-        "tracepoint:tcp_probe": second,
-        "fentry:tcp_recvmsg": third,
+    assert _ids(Types(blob.pack()), ["tcp_recvmsg", "tcp_sendmsg"], ["tcp_probe"]) == {
+        "function:tcp_sendmsg": first,
+        "typedef:btf_trace_tcp_probe": second,
+        "function:tcp_recvmsg": third,
     }
 
 
@@ -82,14 +87,15 @@ def test_iterators_are_functions_of_a_name_of_their_own() -> None:
     blob = _Blob()
     blob.add(_FUNC, "tcp")
     there = blob.add(_FUNC, "bpf_iter_tcp")
-    assert target_ids(Types(blob.pack()), [], [], ["tcp", "udp"]) == {"iterator:tcp": there}
+    names = [("function", f"bpf_iter_{objects}") for objects in ("tcp", "udp")]
+    assert target_ids(Types(blob.pack()), names) == {"function:bpf_iter_tcp": there}
 
 
 def test_a_source_gets_the_ids_that_it_asks_for_and_the_kernel_has() -> None:
     types = Types(Path("/sys/kernel/btf/vmlinux").read_bytes())
     words = ["KFUNC_tcp_sendmsg", "TYPE_tcp_sock", "KFUNC_tcp_sock", "TYPE_no_such_thing", "KFUNC", "tcp_sendmsg"]
     assert named_ids(types, words) == {
-        "KFUNC_tcp_sendmsg": target_ids(types, ["tcp_sendmsg"], [])["fentry:tcp_sendmsg"],
+        "KFUNC_tcp_sendmsg": _ids(types, ["tcp_sendmsg"], [])["function:tcp_sendmsg"],
         "TYPE_tcp_sock": types.structs("tcp_sock")[0],
     }
 
@@ -98,11 +104,9 @@ def test_names_that_are_absent_are_left_out() -> None:
     blob = _Blob()
     there = blob.add(_FUNC, "tcp_sendmsg")
     blob.add(_TYPEDEF, "btf_trace_tcp_probe")
-    found = target_ids(
-        Types(blob.pack()), ["tcp_sendmsg", "tcp", "sendmsg", "tcp_sendmsg_locked"], ["tcp", "probe", "no"]
-    )
-    assert found == {"fentry:tcp_sendmsg": there}
-    assert target_ids(Types(blob.pack()), [], []) == {}
+    found = _ids(Types(blob.pack()), ["tcp_sendmsg", "tcp", "sendmsg", "tcp_sendmsg_locked"], ["tcp", "probe", "no"])
+    assert found == {"function:tcp_sendmsg": there}
+    assert _ids(Types(blob.pack()), [], []) == {}
 
 
 def test_a_name_of_another_kind_is_not_taken() -> None:
@@ -110,12 +114,12 @@ def test_a_name_of_another_kind_is_not_taken() -> None:
     blob.add(_STRUCT, "tcp_sendmsg")
     blob.add(_FUNC, "btf_trace_tcp_probe")
     blob.add(_TYPEDEF, "tcp_sendmsg")
-    assert target_ids(Types(blob.pack()), ["tcp_sendmsg"], ["tcp_probe"]) == {}
+    assert _ids(Types(blob.pack()), ["tcp_sendmsg"], ["tcp_probe"]) == {}
     function = blob.add(_FUNC, "tcp_sendmsg")
     typedef = blob.add(_TYPEDEF, "btf_trace_tcp_probe")
-    assert target_ids(Types(blob.pack()), ["tcp_sendmsg"], ["tcp_probe"]) == {
-        "fentry:tcp_sendmsg": function,
-        "tracepoint:tcp_probe": typedef,
+    assert _ids(Types(blob.pack()), ["tcp_sendmsg"], ["tcp_probe"]) == {
+        "function:tcp_sendmsg": function,
+        "typedef:btf_trace_tcp_probe": typedef,
     }
 
 
@@ -123,16 +127,16 @@ def test_a_function_and_a_tracepoint_of_one_name_are_two() -> None:
     blob = _Blob()
     typedef = blob.add(_TYPEDEF, "btf_trace_sk_data_ready")
     function = blob.add(_FUNC, "sk_data_ready")
-    assert target_ids(Types(blob.pack()), ["sk_data_ready"], ["sk_data_ready"]) == {
-        "fentry:sk_data_ready": function,
-        "tracepoint:sk_data_ready": typedef,
+    assert _ids(Types(blob.pack()), ["sk_data_ready"], ["sk_data_ready"]) == {
+        "function:sk_data_ready": function,
+        "typedef:btf_trace_sk_data_ready": typedef,
     }
 
 
 def test_a_longer_head_of_a_later_version_is_skipped() -> None:
     blob = _Blob()
     there = blob.add(_FUNC, "tcp_sendmsg")
-    assert target_ids(Types(blob.pack(head=32)), ["tcp_sendmsg"], []) == {"fentry:tcp_sendmsg": there}
+    assert _ids(Types(blob.pack(head=32)), ["tcp_sendmsg"], []) == {"function:tcp_sendmsg": there}
 
 
 @pytest.mark.parametrize("magic", [0, 0x9FEB, 0xEB9E])
@@ -140,13 +144,13 @@ def test_another_magic_number_is_not_btf(magic: int) -> None:
     blob = _Blob()
     blob.add(_FUNC, "tcp_sendmsg")
     with pytest.raises(ValueError, match="not BTF"):
-        target_ids(Types(blob.pack(magic)), ["tcp_sendmsg"], [])
+        _ids(Types(blob.pack(magic)), ["tcp_sendmsg"], [])
 
 
 @pytest.mark.parametrize("size", [0, 1, 23])
 def test_less_than_a_head_is_not_btf(size: int) -> None:
     with pytest.raises(ValueError, match="not BTF"):
-        target_ids(Types(_Blob().pack()[:size]), [], [])
+        _ids(Types(_Blob().pack()[:size]), [], [])
 
 
 @pytest.mark.skipif(not _VMLINUX.exists() or shutil.which("bpftool") is None, reason="needs BTF and bpftool")
@@ -155,12 +159,12 @@ def test_the_ids_of_the_running_kernel_are_those_that_bpftool_shows() -> None:
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     shown = {}
     for key, words in (
-        ("fentry:tcp_sendmsg", "FUNC 'tcp_sendmsg' "),
-        ("tracepoint:tcp_probe", "TYPEDEF 'btf_trace_tcp_probe' "),
-        ("tracepoint:inet_sock_set_state", "TYPEDEF 'btf_trace_inet_sock_set_state' "),
+        ("function:tcp_sendmsg", "FUNC 'tcp_sendmsg' "),
+        ("typedef:btf_trace_tcp_probe", "TYPEDEF 'btf_trace_tcp_probe' "),
+        ("typedef:btf_trace_inet_sock_set_state", "TYPEDEF 'btf_trace_inet_sock_set_state' "),
     ):
         shown[key] = next(int(line[1:].split("]")[0]) for line in lines if words in line)
-    found = target_ids(
+    found = _ids(
         Types(_VMLINUX.read_bytes()), ["tcp_sendmsg", "no_such_function"], ["tcp_probe", "inet_sock_set_state"]
     )
     assert found == shown

@@ -34,7 +34,7 @@ _OBJECT = Object(
         MapSpec("ring", 27, 0, 0, 4096, 0, -8, "=u4", "S16"),
     ),
     programs={"send_btf": struct.pack("=BBhiqq", 0x18, 0x11, 0, -7, 0, 0x95), "empty": b"\x95".ljust(8, b"\0")},
-    targets={"fentry:tcp_sendmsg": 1234},
+    targets={"function:tcp_sendmsg": 1234},
 )  # fmt: skip
 _root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
 

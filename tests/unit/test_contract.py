@@ -15,6 +15,8 @@ from probekit.testing import assert_plugin_contract, exported, sample
 _EXPORTER = '''
 from attrs import frozen
 from probekit import ExportError, hook, option
+from probekit.attach import Tracepoint
+from probekit.drain import PerCpuArray
 from probekit.export import place, prepare
 
 @frozen
@@ -55,8 +57,9 @@ _PROBE = '''
 from pathlib import Path
 from attrs import frozen
 import numpy as np
-from probekit import AttachPlan, AttachPoint, Column, Columns, Figures, Observation, Source, SourceKind, Table, Way
-from probekit import hook, option
+from probekit import AttachPlan, Column, Columns, Figures, Observation, Table, hook, option
+from probekit.attach import Tracepoint
+from probekit.drain import PerCpuArray
 
 @frozen
 class Config:
@@ -72,8 +75,8 @@ def probekit_config():
 
 @hook
 def probekit_attach():
-    points = (AttachPoint(Way.TRACEPOINT, "sched_process_exit", "process_exit"),)
-    return AttachPlan(Path(__file__), (Observation("exit", points),), (Source("counters", SourceKind.PERCPU),))
+    points = (Tracepoint("sched_process_exit", "process_exit"),)
+    return AttachPlan(Path(__file__), (Observation("exit", points),), (PerCpuArray("counters"),))
 
 @hook
 def probekit_decode():

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probekit import Attached, AttachPoint, Columns, Table, Way, host
+from probekit import Attached, Columns, Table, host
+from probekit.attach import Tracepoint
 from probekit_drops import aggregate, owners
 from probekit_drops.config import DropsConfig
 from probekit_drops.values import NO_HOOK, NO_REASON, Point
@@ -92,7 +93,7 @@ def test_tables_that_are_made_later_are_those_that_would_have_been_made_at_once(
     """What is known only afterwards: who holds the socket, the names of device and namespace, further packets."""
     (machine / "blue").write_text("")
     number = (machine / "blue").stat().st_ino
-    attached = Attached("received", AttachPoint(Way.TRACEPOINT, "netif_receive_skb", "received"))
+    attached = Attached("received", Tracepoint("netif_receive_skb", "received"))
     aggregator = aggregate.DropsAggregator(DropsConfig(layers=("device",)), (attached,))
     _fill(aggregator, [_flow(netns=number)])
     aggregator.update(Columns("layers", _layers(1, 105)))

@@ -18,7 +18,8 @@ import attrs
 import numpy as np
 import pytest
 
-from probekit import Attached, AttachPoint, Bucket, Column, Distribution, Figures, Snapshot, Table, Way
+from probekit import Attached, Bucket, Column, Distribution, Figures, Snapshot, Table
+from probekit.attach import Fentry
 from probekit.errors import ExportError
 from probekit.export import files
 from probekit.export.csv import CsvConfig, CsvExporter
@@ -76,7 +77,7 @@ def _request() -> Distribution:
 
 def _snapshot(probe: str = "wiggle", final: bool = True, **figures: Any) -> Snapshot:
     attached = (
-        Attached("send", AttachPoint(Way.FENTRY, "do_send", "send_btf")),
+        Attached("send", Fentry("do_send", "send_btf")),
         Attached("arrival", None),
     )
     given = {

@@ -9,8 +9,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probekit import LiveMap, Source, SourceKind
-from probekit.drain import RingReader
+from probekit import LiveMap
+from probekit.drain import Ring
+from probekit.drain.ring import RingReader
 from probekit.model import MapSpec
 
 _LENGTH = 20
@@ -46,7 +47,7 @@ class _Ring:
         live = LiveMap(spec, 5, _LAYOUT)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr(mmap, "mmap", map_memory)
-            self.reader = RingReader(Source("events", SourceKind.RING), live, 1)
+            self.reader = RingReader(Ring("events"), live, 1)
 
     @staticmethod
     def _set(memory: _Memory, position: int) -> None:

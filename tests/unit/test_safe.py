@@ -16,7 +16,8 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from probekit import Attached, AttachPoint, Bucket, Column, Distribution, Figures, Snapshot, Table, Way
+from probekit import Attached, Bucket, Column, Distribution, Figures, Snapshot, Table
+from probekit.attach import Fentry
 from probekit.export.csv import CsvConfig, CsvExporter
 from probekit.export.json import JsonConfig, JsonExporter
 from probekit.export.jsonl import JsonlConfig, JsonlExporter
@@ -86,7 +87,7 @@ def _snapshot(names: _Names) -> Snapshot:
         lost={names.lost: 3},
         stream=attrs.evolve(table, key=np.arange(2)),
     )
-    point = AttachPoint(Way.FENTRY, names.target, "program")
+    point = Fentry(names.target, "program")
     return Snapshot(names.probe, 0.0, 1.0, True, names.kernel, (Attached(names.observation, point),), figures)
 
 

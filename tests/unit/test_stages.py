@@ -15,7 +15,7 @@ from probekit.plugins import EXPORTERS, discover
 from probekit.plugins.distribution import NAME
 
 _ROOT = Path(probekit.__file__).parent
-_STAGES = ("config", "compile", "load", "drain", "decode", "aggregate", "export")
+_STAGES = ("config", "compile", "load", "attach", "drain", "decode", "aggregate", "export")
 _ROOMS = ("cli", "machine", "model", "plugins", "run", "testing")
 """What is no stage: the command line, the machine, the values, the plugins, a run, the author's kit."""
 _SHARED = {"", "model", "errors", "machine", "words"}
@@ -111,11 +111,23 @@ def test_only_what_is_above_the_stages_imports_several_of_them() -> None:
     assert several == _ABOVE
 
 
+def _run(source: str) -> str:
+    """A source without what is there for checkers of types only: it is never imported."""
+    tree = ast.parse(source)
+    tree.body = [
+        node
+        for node in tree.body
+        if not (isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING")
+    ]
+    return ast.unparse(tree)
+
+
 def _modules_imported(path: Path) -> set[str]:
-    """Modules of the core that a file imports, also within functions."""
+    """Modules of the core that a file imports when it runs, also within functions."""
     names = {_name(other) for other in _MODULES}
+    package = _name(path) if path.name == "__init__.py" else _name(path).rpartition(".")[0]
     found = set()
-    for name in _imports_of(path):
+    for name in _imports(_run(path.read_text()), package):
         while name and name not in names:
             name = name.rpartition(".")[0]
         found.add(name)

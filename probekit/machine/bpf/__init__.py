@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from .devices import xdp_program, xdp_runs
 from .library import ENOTSUPP
-from .links import attach, attach_to_hooks, iterate
-from .maps import create_map, items, locked_bytes, lookup, update
+from .links import attach_iterator, attach_kprobe, cgroup_root, create_link, iterate, open_traced
+from .maps import create_map, items, items_singly, locked_bytes, lookup, update
 from .programs import (
     LOG_INSTRUCTIONS,
     LOG_WORDS,
@@ -21,7 +21,7 @@ from .programs import (
 )
 
 __all__ = [
-    "ENOTSUPP", "LOG_INSTRUCTIONS", "LOG_WORDS", "attach", "attach_to_hooks", "create_map", "enable_stats", "items",
-    "iterate", "load_filter", "load_program", "locked_bytes", "lookup", "program_info", "test_run", "update",
-    "value_address", "xdp_program", "xdp_runs",
+    "ENOTSUPP", "LOG_INSTRUCTIONS", "LOG_WORDS", "attach_iterator", "attach_kprobe", "cgroup_root", "create_link",
+    "create_map", "enable_stats", "items", "items_singly", "iterate", "load_filter", "load_program", "locked_bytes",
+    "lookup", "open_traced", "program_info", "test_run", "update", "value_address", "xdp_program", "xdp_runs",
 ]  # fmt: skip

@@ -1,52 +1,40 @@
-"""Links: what attaches a program, until its descriptor is closed."""
+"""Links: what attaches a program, until its descriptor is closed, or the process dies."""
 
 from __future__ import annotations
 
 import ctypes
-import errno
 import os
-import socket
 import struct
 from pathlib import Path
 
-from ...model import Way
 from .. import outside
-from ..kernel import KPROBE_PMU
 from ..privileges import NotPermittedError
 from .library import bpf, call, library
-from .programs import KINDS, LINK_CREATE, TRACING
+from .programs import LINK_CREATE
 
 _KPROBE_ENTRY = 0
 _PIPE = 1 << 16
 _CGROUP_ROOT = 1  # its inode number, kernel/cgroup/cgroup.c
 _FSOPEN, _FSCONFIG, _FSMOUNT = 430, 431, 432  # the same on every machine
-_BEFORE = 1 << 3  # BPF_F_BEFORE: in front of all others
 
 
-def attach(way: Way, program: int, target: str) -> int:
-    """Attaches a program; closing the descriptor that it returns detaches it, and so does the death of the process."""
-    if way is Way.KPROBE:
-        if not KPROBE_PMU.exists():  # the older way, through tracefs, would outlive the process
-            raise OSError(errno.EOPNOTSUPP, "its kprobes would outlive the process (before 4.17)")
-        name = f"probekit_{target}".encode()
-        return call(library().bpf_attach_kprobe, program, _KPROBE_ENTRY, name, target.encode(), ctypes.c_uint64(0), 0)
-    if way is Way.ITERATOR:
-        return call(library().bcc_iter_attach, program, None, 0)
-    if KINDS[way][0] == TRACING:
-        return call(library().bpf_raw_tracepoint_open, None, program)
-    if way is Way.CGROUP_INGRESS:
-        folder = _cgroups() if target == "/" else os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            return _create_link(way, program, folder)
-        finally:
-            os.close(folder)
-    device = socket.if_nametoindex(target)
-    if way is Way.XDP:
-        return _create_link(way, program, device)
-    return _create_link(way, program, device, _BEFORE, bytes(16))
+def open_traced(program: int) -> int:
+    """Attaches a program that was loaded for what it is attached to: BPF_RAW_TRACEPOINT_OPEN."""
+    return call(library().bpf_raw_tracepoint_open, None, program)
 
 
-def _cgroups() -> int:
+def attach_iterator(program: int) -> int:
+    """Attaches an iterator; `iterate` runs it."""
+    return call(library().bcc_iter_attach, program, None, 0)
+
+
+def attach_kprobe(program: int, function: str) -> int:
+    """Attaches a program to the beginning of a kernel function, by a perf event."""
+    name = f"probekit_{function}".encode()
+    return call(library().bpf_attach_kprobe, program, _KPROBE_ENTRY, name, function.encode(), ctypes.c_uint64(0), 0)
+
+
+def cgroup_root() -> int:
     """The root of cgroup v2 by a mount that nobody sees: `ip netns exec` hides the usual one, and some have none.
 
     Raises:
@@ -80,25 +68,17 @@ def _mounted_cgroups(error: OSError) -> int:
     raise NotPermittedError(error, "CAP_SYS_ADMIN") from None
 
 
-def attach_to_hooks(program: int, target: str) -> list[int]:
-    """Attaches a program to each netfilter hook of FAMILIES/HOOKS/PRIORITY; a descriptor each, as `attach` returns."""
-    families, hooks, priority = target.split("/")
-    links: list[int] = []
-    try:
-        for family in families.split(","):
-            for hook in hooks.split(","):
-                more = struct.pack("=IIiI", int(family), int(hook), int(priority), 0)
-                links.append(_create_link(Way.NETFILTER, program, 0, more=more))
-    except BaseException:
-        for link in links:
-            os.close(link)
-        raise
-    return links
+def create_link(program: int, at: int, attach_type: int, flags: int = 0, more: bytes = b"") -> int:
+    """BPF_LINK_CREATE, which the library has no function for: union bpf_attr's part `link_create`.
 
-
-def _create_link(way: Way, program: int, at: int, flags: int = 0, more: bytes = b"") -> int:
-    """BPF_LINK_CREATE, which the library has no function for: union bpf_attr's part `link_create`."""
-    return bpf(LINK_CREATE, struct.pack("=IIII", program, at, KINDS[way][1], flags) + more)
+    Args:
+        program: Descriptor.
+        at: Descriptor or number of what it is attached to.
+        attach_type: `enum bpf_attach_type`.
+        flags: Of this kind of link.
+        more: What follows in that part for this kind of link.
+    """
+    return bpf(LINK_CREATE, struct.pack("=IIII", program, at, attach_type, flags) + more)
 
 
 def iterate(link: int) -> None:

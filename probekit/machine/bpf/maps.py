@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ctypes
 import errno
+from collections.abc import Iterator
 from pathlib import Path
 
 from .library import call, library
@@ -30,7 +31,7 @@ def lookup(fd: int, key: bytes, size: int) -> bytes:
 
 
 def items(fd: int, key_size: int, value_size: int, entries: int) -> tuple[bytearray, bytearray]:
-    """All keys and all values of a hash, in batches (BPF_MAP_LOOKUP_BATCH, 5.6)."""
+    """All keys and all values of a hash or array, in batches (BPF_MAP_LOOKUP_BATCH, 5.6)."""
     keys, values = bytearray(), bytearray()
     size = min(max(entries, 1024), _BATCH)
     position, following = None, ctypes.create_string_buffer(max(key_size, 8))
@@ -52,6 +53,18 @@ def items(fd: int, key_size: int, value_size: int, entries: int) -> tuple[bytear
         if not more:
             return keys, values
         position = ctypes.create_string_buffer(following.raw)
+
+
+def items_singly(fd: int, key_size: int, value_size: int) -> Iterator[bytes]:
+    """Each key with its value, of a map that hands out no batches. What goes meanwhile is left out."""
+    key, following = None, ctypes.create_string_buffer(key_size)
+    value = ctypes.create_string_buffer(value_size)
+    seen = set()
+    while library().bpf_get_next_key(fd, key, following) == 0 and following.raw not in seen:
+        key = ctypes.create_string_buffer(following.raw, key_size)
+        seen.add(key.raw)  # a key that went is followed by the first one
+        if library().bpf_lookup_elem(fd, key, value) == 0:
+            yield key.raw + value.raw
 
 
 def locked_bytes(fd: int) -> int:

@@ -5,23 +5,8 @@ from __future__ import annotations
 import ctypes
 import struct
 
-from ...model import Way
 from .library import bpf, call, library
 
-_KPROBE, _SCHED_CLS, _XDP, _CGROUP_SKB, TRACING, _NETFILTER = 2, 3, 6, 8, 26, 32
-KINDS = {  # program type, attach type
-    Way.KPROBE: (_KPROBE, 0),
-    Way.TRACEPOINT: (TRACING, 23),
-    Way.FENTRY: (TRACING, 24),
-    Way.ITERATOR: (TRACING, 28),
-    Way.FEXIT: (TRACING, 25),
-    Way.XDP_EXIT: (TRACING, 25),
-    Way.XDP: (_XDP, 37),
-    Way.NETFILTER: (_NETFILTER, 45),
-    Way.TCX_INGRESS: (_SCHED_CLS, 46),
-    Way.TCX_EGRESS: (_SCHED_CLS, 47),
-    Way.CGROUP_INGRESS: (_CGROUP_SKB, 0),
-}
 LOG_INSTRUCTIONS, LOG_WORDS = 1, 4  # BPF_LOG_LEVEL1, BPF_LOG_STATS of the kernel's bpf_verifier.h
 _LOG_SIZES = {LOG_INSTRUCTIONS: (1 << 24) - 1, LOG_WORDS: 1 << 16}  # all kernels take up to UINT_MAX >> 8
 _PROG_TEST_RUN, PROG_GET_FD_BY_ID, LINK_CREATE, _ENABLE_STATS = 10, 13, 28, 32
@@ -56,11 +41,13 @@ class _LoadOptions(ctypes.Structure):
     )
 
 
-def load_program(way: Way, name: str, code: bytes, target: int, of_program: int = 0, log: int = 0) -> tuple[int, str]:
+def load_program(
+    kind: tuple[int, int], name: str, code: bytes, target: int, of_program: int = 0, log: int = 0
+) -> tuple[int, str]:
     """A loaded program.
 
     Args:
-        way: How it is going to be attached.
+        kind: `enum bpf_prog_type`, and the `enum bpf_attach_type` that it expects.
         name: Shown by bpftool.
         code: Its instructions, with the descriptors of live maps.
         target: BTF id of what it is attached to; 0 where that has none.
@@ -74,18 +61,17 @@ def load_program(way: Way, name: str, code: bytes, target: int, of_program: int 
         OSError: The kernel refuses it, and no log was asked for.
     """
     buffer = ctypes.create_string_buffer(_LOG_SIZES[log]) if log else None
-    kind, attach_type = KINDS[way]
     options = _LoadOptions(
         sz=ctypes.sizeof(_LoadOptions),
         attach_btf_id=target,
         attach_prog_fd=of_program,
-        expected_attach_type=attach_type,
+        expected_attach_type=kind[1],
     )
     if buffer is not None:
         options.log_level, options.log_size, options.log_buf = log, len(buffer), ctypes.addressof(buffer)
     load = library().bpf_prog_load
     arguments = (
-        kind, name[:15].encode(), b"GPL", code, ctypes.c_size_t(len(code) // 8), ctypes.byref(options)
+        kind[0], name[:15].encode(), b"GPL", code, ctypes.c_size_t(len(code) // 8), ctypes.byref(options)
     )  # fmt: skip
     if buffer is None:
         return call(load, *arguments), ""

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from attrs import frozen
-from probekit import AttachPlan, AttachPoint, Figures, Observation, Source, SourceKind, Way, hook
+from probekit import AttachPlan, Figures, Observation, hook
+from probekit.attach import Tracepoint
+from probekit.drain import PerCpuArray
 
 
 @frozen
@@ -37,8 +39,8 @@ class Exporter:
 def plan(source="exits.bpf.c", map_name="counters"):
     return AttachPlan(
         source=Path(__file__).with_name(source),
-        observations=(Observation("exit", (AttachPoint(Way.TRACEPOINT, "sched_process_exit", "process_exit"),)),),
-        sources=(Source(map_name, SourceKind.PERCPU),),
+        observations=(Observation("exit", (Tracepoint("sched_process_exit", "process_exit"),)),),
+        sources=(PerCpuArray(map_name),),
     )
 
 

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from attrs import frozen
-from probekit import Aggregator, AttachPlan, AttachPoint, Decoder, Observation, Source, SourceKind, Way, hook, option
+from probekit import Aggregator, AttachPlan, Decoder, Observation, Source, hook, option
+from probekit.attach import Tracepoint
+from probekit.drain import PerCpuArray, Ring
 
 
 @frozen
@@ -24,10 +26,10 @@ def probekit_attach(config: DnsConfig) -> AttachPlan:
     return AttachPlan(
         source=Path(__file__).with_name("dns.bpf.c"),
         observations=(
-            Observation("query", (AttachPoint(Way.TRACEPOINT, "net_dev_queue", "query"),)),
-            Observation("answer", (AttachPoint(Way.TRACEPOINT, "netif_receive_skb", "answer"),)),
+            Observation("query", (Tracepoint("net_dev_queue", "query"),)),
+            Observation("answer", (Tracepoint("netif_receive_skb", "answer"),)),
         ),
-        sources=(Source("answers", SourceKind.RING), Source("counters", SourceKind.PERCPU)),
+        sources=(Ring("answers"), PerCpuArray("counters")),
         defines={"PORT": config.port, "QUERIES": config.queries},
     )
 
@@ -36,7 +38,7 @@ def probekit_attach(config: DnsConfig) -> AttachPlan:
 def probekit_decode(source: Source) -> Decoder:
     from probekit.decode import fields, summed
 
-    return summed if source.kind is SourceKind.PERCPU else fields
+    return summed if isinstance(source, PerCpuArray) else fields
 
 
 @hook

@@ -3,7 +3,9 @@
 from pathlib import Path
 
 from attrs import frozen
-from probekit import Aggregator, AttachPlan, AttachPoint, Decoder, Observation, Source, SourceKind, Way, hook, option
+from probekit import Aggregator, AttachPlan, Decoder, Observation, Source, hook, option
+from probekit.attach import Tracepoint
+from probekit.drain import Hash, PerCpuArray
 
 
 @frozen
@@ -22,11 +24,8 @@ def probekit_config() -> type:
 def probekit_attach(config: YourprobeConfig) -> AttachPlan:
     return AttachPlan(
         source=Path(__file__).with_name("yourprobe.bpf.c"),
-        observations=(Observation("exit", (AttachPoint(Way.TRACEPOINT, "sched_process_exit", "process_exit"),)),),
-        sources=(
-            Source("commands", SourceKind.HASH),
-            *(Source(name, SourceKind.PERCPU) for name in ("ages", "counters")),
-        ),
+        observations=(Observation("exit", (Tracepoint("sched_process_exit", "process_exit"),)),),
+        sources=(Hash("commands"), PerCpuArray("ages"), PerCpuArray("counters")),
         defines={"COMMANDS": config.commands},
     )
 
@@ -35,7 +34,7 @@ def probekit_attach(config: YourprobeConfig) -> AttachPlan:
 def probekit_decode(source: Source) -> Decoder:
     from probekit.decode import fields, summed
 
-    return summed if source.kind is SourceKind.PERCPU else fields
+    return summed if isinstance(source, PerCpuArray) else fields
 
 
 @hook

@@ -1,0 +1,94 @@
+"""What a source of a probe's data has to say of itself."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, ClassVar, Protocol
+
+from .batch import Batch
+
+if TYPE_CHECKING:
+    from .batch import Array
+    from .object import LiveMap, MapSpec
+
+
+class Reader(Protocol):
+    """Reads one source."""
+
+    def read(self) -> Batch | None:
+        """What is there now; of what is delivered once, what came since; None where that is nothing."""
+
+    def close(self) -> None:
+        """Lets go of what it holds."""
+
+
+class Source(ABC):
+    """Where a probe's data comes from. What it is read into is decoded, aggregated and recorded, whatever it is.
+
+    A kind of source is a frozen attrs class with this one or `MapSource` as its base and a field `name`.
+    `probekit.drain` has those of the core; a package may bring others.
+    """
+
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """Batches carry it; of a map, its name in the C source."""
+
+
+class MapSource(Source):
+    """A map as a source.
+
+    Attributes:
+        types: `enum bpf_map_type` of maps that it can be.
+        declaration: How such a map is declared in C, with `{name}`.
+        keyed: A batch has the fields `key` and `value`; otherwise it is of the map's values.
+        described: The values' layout is that of the map `NAME_layout`, as of a ring buffer.
+    """
+
+    types: ClassVar[frozenset[int]]
+    declaration: ClassVar[str]
+    keyed: ClassVar[bool] = False
+    described: ClassVar[bool] = False
+
+    @classmethod
+    def fits(cls, spec: MapSpec) -> bool:
+        """Whether it can be this map."""
+        return spec.type in cls.types
+
+    def check(self, spec: MapSpec) -> None:
+        """Refuses a map of the right type that cannot be read, when it was compiled.
+
+        Raises:
+            CompileError: With what to declare.
+        """
+
+    @abstractmethod
+    def zeros(self, live: LiveMap, cpus: int, rows: int) -> Array:
+        """Data of a batch in which all is 0.
+
+        Args:
+            live: The map.
+            cpus: Possible CPUs.
+            rows: How many, where that is not the map's size.
+        """
+
+    @abstractmethod
+    def open(self, live: LiveMap, cpus: int) -> Reader:
+        """Begins to read the live map.
+
+        Args:
+            live: The map.
+            cpus: Possible CPUs.
+
+        Raises:
+            LoadError: The map is not what the source is read as.
+            OSError: The kernel does not let it be read.
+        """
+
+
+class HostSource(Source):
+    """What the machine says outside of the kernel's maps, as a source: /proc, other namespaces, netlink."""
+
+    @abstractmethod
+    def read(self) -> Array:
+        """What there is now: rows, whose dtype is always the same. What cannot be read is left out."""
