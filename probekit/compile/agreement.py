@@ -12,7 +12,7 @@ from typing import Any
 
 from ..errors import CompileError
 from ..machine import map_types
-from ..machine.map_types import DECLARABLE, ONE_SIDED, MapType, members
+from ..machine.map_types import DECLARABLE, ONE_SIDED, PADDING, MapType, members
 from ..model import LAYOUT, AttachPlan, MapSource, MapSpec, Object
 
 _PARAMETERS = "parameters"
@@ -167,7 +167,7 @@ def _check_parameters(plan: AttachPlan, spec: MapSpec | None) -> None:
 
 def _is_padding(name: str, form: Any) -> bool:
     """What bcc puts where the compiler leaves a gap."""
-    return name.startswith("__pad_") and isinstance(form, str) and form.startswith("S")
+    return name.startswith(PADDING) and isinstance(form, str) and form.startswith("S")
 
 
 def _refuse_bit_fields(what: str, described: Any) -> None:

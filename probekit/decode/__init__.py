@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 import numpy as np
 
+from ..machine.map_types import PADDING
 from ..model import Array, Batch, Columns
 from .symbols import Symbols
 
@@ -28,20 +29,25 @@ def _taken_apart(data: Array) -> dict[str, Array]:
         return {"value": data}
     columns: dict[str, Array] = {}
     for name in data.dtype.names:
-        columns |= _taken_apart(data[name]) if data[name].dtype.names else {name: data[name]}
+        if not name.startswith(PADDING):
+            columns |= _taken_apart(data[name]) if data[name].dtype.names else {name: data[name]}
     return columns
 
 
 def summed(batch: Batch) -> Columns:
-    """Every field of a per-CPU batch, as `fields` has them, summed over the CPUs: a row for each entry.
+    """Every number of a per-CPU batch, as `fields` has them, summed over the CPUs: a row for each entry.
 
     Of a per-CPU hash the key's fields are as they are.
     """
     if batch.data.dtype.names != ("key", "value"):
-        return Columns(batch.source, {name: values.sum(axis=0) for name, values in _taken_apart(batch.data).items()})
+        return Columns(batch.source, _sums(batch.data, 0))
     keys = batch.data["key"]
-    values = {name: values.sum(axis=1) for name, values in _taken_apart(batch.data["value"]).items()}
-    return Columns(batch.source, {**(_taken_apart(keys) if keys.dtype.names else {"key": keys}), **values})
+    named = _taken_apart(keys) if keys.dtype.names else {"key": keys}
+    return Columns(batch.source, {**named, **_sums(batch.data["value"], 1)})
+
+
+def _sums(data: Array, axis: int) -> dict[str, Array]:
+    return {name: values.sum(axis=axis) for name, values in _taken_apart(data).items() if values.dtype.kind in "biuf"}
 
 
 def address_text(addresses: Array) -> Array:

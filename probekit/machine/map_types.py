@@ -49,6 +49,8 @@ class MapType(enum.IntEnum):
     ARENA = 33
 
 
+PADDING = "__pad_"
+"""How the names of members begin that bcc puts where the compiler leaves a gap."""
 MMAPABLE = 1 << 10
 """BPF_F_MMAPABLE: user space may map the map's memory (5.5)."""
 ONE_SIDED = 1 << 3 | 1 << 4

@@ -34,6 +34,17 @@ def test_a_struct_within_a_struct_is_summed_field_by_field() -> None:
     }  # fmt: skip
 
 
+def test_what_fills_gaps_is_no_column_and_what_is_no_number_has_no_sum() -> None:
+    batch = np.zeros(
+        (2, 3), np.dtype([("count", "u4"), ("name", "S4"), ("__pad_2", "S3"), ("deep", [("__pad_1", "S7")])])
+    )
+    batch["count"] = 5
+    assert list(fields(Batch("counts", batch[0])).values) == ["count", "name"]
+    assert {name: values.tolist() for name, values in summed(Batch("counts", batch)).values.items()} == {
+        "count": [10] * 3
+    }
+
+
 def _addresses(*texts: str) -> Array:
     prefix = {4: b"\0" * 10 + b"\xff\xff", 6: b""}
     packed = [prefix[address.version] + address.packed for address in map(ipaddress.ip_address, texts)]
