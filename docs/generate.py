@@ -198,6 +198,7 @@ VALUES = {
     "FIRST": "the priority before all others at a netfilter hook",
     "LAST": "the priority after all others",
     "ENDED": "the parameter that is 1 when the run has ended",
+    "HIDDEN": "the name of a function whose address the kernel hides from this process",
     "OWN": "the network namespace of this process, as a path",
     "VMLINUX_BTF": "where the kernel describes its types, as a path",
     "Bytes": "a size in bytes, in TOML `4MiB`",

@@ -6,6 +6,7 @@ What needs NumPy is imported by the hooks that are called after the programs wer
 from __future__ import annotations
 
 from probekit import Aggregator, AttachPlan, Decoder, KernelFacts, LiveMap, Source, hook
+from probekit.host import Machine
 
 from .attach import plan
 from .config import ConntrackConfig
@@ -32,8 +33,8 @@ def probekit_decode(source: Source, map: LiveMap) -> Decoder:  # noqa: A002
 
 
 @hook
-def probekit_aggregate(config: ConntrackConfig, began: int) -> Aggregator:
+def probekit_aggregate(config: ConntrackConfig, began: int, machine: Machine) -> Aggregator:
     """Connections, services, findings and losses."""
     from .aggregate import ConntrackAggregator
 
-    return ConntrackAggregator(config, began)
+    return ConntrackAggregator(config, began, machine)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import attrs
@@ -13,7 +12,7 @@ import numpy as np
 from probekit import Array, Columns, Deferred, Distribution, Figures, Table, host
 from probekit.aggregate import Histogram, Lives
 from probekit.decode import identity_numbers
-from probekit.host import OWN, Survey, inside, survey
+from probekit.host import OWN, Machine
 
 from . import netfilter, tables
 from .attach import namespace_path
@@ -22,7 +21,7 @@ from .config import ConntrackConfig
 from .findings import Evidence, findings
 from .netfilter import Netfilter
 from .pools import NO_REQUESTS, Moment, Pools, Requests, keys_of
-from .rights import not_known
+from .rights import look_around
 from .rows import (
     ROW,
     accept_wait,
@@ -35,7 +34,6 @@ from .rows import (
 )
 from .values import End, Origin, Side
 
-_PORT_RANGE = Path("/proc/sys/net/ipv4/ip_local_port_range")
 _LONGEST = 2**36 - 1  # ns: what histograms hold
 _JOINED = ("id", "side", "events", "avg_latency_us")
 _HELP = {
@@ -51,10 +49,12 @@ class ConntrackAggregator:
     Args:
         config: The probe's options.
         began: When the run did, ns of the clock that programs read.
+        machine: Is asked for what no map has.
     """
 
-    def __init__(self, config: ConntrackConfig, began: int) -> None:
-        self._config = config
+    def __init__(self, config: ConntrackConfig, began: int, machine: Machine) -> None:
+        self._machine = machine
+        self._most = config.max_closed
         self._moment = Moment(began, began)
         self._lives = Lives(ROW, config.max_closed, identity, self._with_late_resets, self._fold)
         self._late: list[tuple[Array, Array]] = []
@@ -64,10 +64,10 @@ class ConntrackAggregator:
         self._histograms = {name: Histogram() for name in _HELP}
         self._longer = 0
         self._requests = NO_REQUESTS
-        self._cgroups = Cgroups()
+        self._cgroups = Cgroups(machine)
         self._namespace = namespace_path(config.netns) if config.netns else OWN
-        self._namespace_number = host.inode(self._namespace) or 0  # it may be gone when it is looked at again
-        self._netfilter_before = netfilter.read(self._namespace)
+        self._namespace_number = machine.ask(host.inode, self._namespace) or 0  # it may be gone when looked at again
+        self._netfilter_before = netfilter.read(machine, self._namespace)
 
     def update(self, columns: Columns) -> None:
         """Takes one decoded batch."""
@@ -95,15 +95,18 @@ class ConntrackAggregator:
         rows = self._lives.rows()
         self._requests = self._requests.kept(rows["id"])
         pools = Pools.of(rows, self._moment, self._requests)
-        tracked, there = self._netfilter(), survey()
-        evidence = Evidence(pools, self._ports(rows, there), tracked)
+        tracked = self._netfilter()
+        clients = np.unique(rows["netns"][rows["side"] == Side.CLIENT]).tolist()
+        around = self._machine.ask(look_around, self._namespace, self._namespace_number, clients)
+        ports = {int(number): count for number, count in around["ports"].items()}
+        evidence = Evidence(pools, ports, tracked)
         found = findings(evidence)
         folded = dict(self._folded)
         cgroups = self._cgroups.paths(set(np.unique(rows["cgroup"]).tolist()))
         whole, news = _tables(pools, folded, found, tracked, cgroups)
         self._lives.told()
         return Figures(
-            summary={**self._summary(bool(tracked), len(found)), "not_known": not_known(there, self._namespace)},
+            summary={**self._summary(bool(tracked), len(found)), "not_known": around["not_known"]},
             tables=whole,
             news=news,
             distributions=self._distributions(),
@@ -143,8 +146,8 @@ class ConntrackAggregator:
         services, places = services_of(rows)
         for service, count in zip(services, np.bincount(places[lived], minlength=len(services)).tolist(), strict=True):
             self._folded[service.tobytes()] += count
-        if len(self._folded) > self._config.max_closed:  # services are not bounded by anything else
-            self._folded = Counter(dict(self._folded.most_common(self._config.max_closed // 2)))
+        if len(self._folded) > self._most:  # services are not bounded by anything else
+            self._folded = Counter(dict(self._folded.most_common(self._most // 2)))
 
     def _summary(self, tracked: bool, found: int) -> dict[str, Any]:
         count = self._counters.get
@@ -183,25 +186,12 @@ class ConntrackAggregator:
 
     def _netfilter(self) -> dict[int, Netfilter]:
         """Netfilter's table with what its counters counted since the run began."""
-        table = netfilter.read(self._namespace)
+        table = netfilter.read(self._machine, self._namespace)
         if table is None:
             return {}
         before = self._netfilter_before.counters if self._netfilter_before else {}
         counters = {name: count - before.get(name, 0) for name, count in table.counters.items()}
         return {self._namespace_number: attrs.evolve(table, counters=counters)}
-
-    def _ports(self, rows: Array, there: Survey) -> dict[int, int]:
-        """How many ephemeral ports the network namespaces have whose clients' ports are in use."""
-        numbers = set(np.unique(rows["netns"][rows["side"] == Side.CLIENT]).tolist())
-        ports = {}
-        for number, path in {**there.found, self._namespace_number: self._namespace}.items() if numbers else ():
-            if number in numbers:
-                try:
-                    low, high = map(int, inside(path, lambda: host.read(_PORT_RANGE)).split())
-                except (OSError, ValueError):
-                    continue
-                ports[number] = high - low + 1
-        return ports
 
 
 def _requests(ids: Array, sides: Array, events: Array, average_us: Array) -> Requests:

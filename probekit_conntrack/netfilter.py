@@ -6,11 +6,12 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from attrs import field, frozen
 
 from probekit import host
-from probekit.host import inside
+from probekit.host import Machine, inside
 
 _SETTINGS = Path("/proc/sys/net/netfilter")
 _COUNTERS = Path("/proc/thread-self/net/stat/nf_conntrack")
@@ -37,18 +38,25 @@ class Netfilter:
     counters: Mapping[str, int] = field(factory=dict)
 
 
-def read(namespace: Path) -> Netfilter | None:
+def read(machine: Machine, namespace: Path) -> Netfilter | None:
     """The table of a namespace; None where the kernel has none, or does not let us see it."""
+    said = machine.ask(look, namespace)
+    return None if said is None else Netfilter(**said)
+
+
+def look(namespace: Path) -> dict[str, Any] | None:
+    """What /proc says of the table; None where it says nothing."""
     try:
         return inside(namespace, _read)
     except (OSError, ValueError):
         return None
 
 
-def _read() -> Netfilter:
+def _read() -> dict[str, Any]:
     entries = int(host.read(_SETTINGS / "nf_conntrack_count"))
     most = int(host.read(_SETTINGS / "nf_conntrack_max"))
-    return Netfilter(entries, most, _states() if entries <= _MOST_LISTED else {}, _counters())
+    states = _states() if entries <= _MOST_LISTED else {}
+    return {"entries": entries, "most": most, "states": states, "counters": _counters()}
 
 
 def _states() -> dict[str, int]:

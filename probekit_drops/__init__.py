@@ -6,6 +6,7 @@ What needs NumPy is imported by the hooks that are called after the programs wer
 from __future__ import annotations
 
 from probekit import Aggregator, Attached, AttachPlan, Decoder, KernelFacts, LiveMap, Source, hook
+from probekit.host import Machine
 
 from .attach import plan
 from .config import DropsConfig
@@ -32,10 +33,10 @@ def probekit_decode(source: Source, map: LiveMap) -> Decoder:  # noqa: A002
 
 
 @hook
-def probekit_aggregate(config: DropsConfig, attached: tuple[Attached, ...]) -> Aggregator:
+def probekit_aggregate(config: DropsConfig, attached: tuple[Attached, ...], machine: Machine) -> Aggregator:
     """Drops by reason and flow, the funnel and losses."""
     from .aggregate import DropsAggregator
 
-    aggregator = DropsAggregator(config, attached)
+    aggregator = DropsAggregator(config, attached, machine)
     aggregator.read_ahead()
     return aggregator

@@ -5,13 +5,13 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from probekit import Array, Attached, Columns, Deferred, Figures, Table, host
 from probekit.decode import text
+from probekit.host import OWN, Machine
 
 from . import funnel, nothing, tables
 from .config import DropsConfig
@@ -32,12 +32,13 @@ _WITHOUT_SYMBOLS = (
 class DropsAggregator:
     """Keeps the figures of one run."""
 
-    def __init__(self, config: DropsConfig, attached: tuple[Attached, ...] = ()) -> None:
+    def __init__(self, config: DropsConfig, attached: tuple[Attached, ...], machine: Machine) -> None:
         self._config = config
+        self._machine = machine
         self._programs = {entry.point.program for entry in attached if entry.point is not None}
         self._attached = attached
         # from 6.11 on the receiver is told, too
-        self._namer = Namer(nft_frees="drop_with_receiver" in self._programs)
+        self._namer = Namer(machine, nft_frees="drop_with_receiver" in self._programs)
         self._flows = nothing.FLOWS
         self._places = nothing.PLACES
         self._layers = nothing.LAYERS
@@ -46,10 +47,10 @@ class DropsAggregator:
         self._fresh: list[Mapping[str, Array]] = []
         self._unstreamed = 0
         self._devices: Mapping[tuple[int, int], str] = {}
-        self._owners = Owners()
+        self._owners = Owners(machine)
         self._namespaces: Mapping[int, str] = {}
-        self._own = host.inode(Path("/proc/self/ns/net")) or 0
-        self._own_devices = funnel.Devices()
+        self._own = machine.ask(host.inode, OWN) or 0
+        self._own_devices = funnel.Devices(machine)
         self._runs: dict[str, int] = {}
         self._reading: threading.Thread | None = None
 
@@ -65,7 +66,7 @@ class DropsAggregator:
         """The figures as they are now."""
         if self._reading is not None:
             self._reading.join()
-        self._namespaces = {**self._namespaces, **namespaces()}
+        self._namespaces = {**self._namespaces, **dict(self._machine.ask(namespaces))}
         stream = self._stream() if self._config.mode == "events" else None
         found = tables.places(self._flows, self._namer, self._entries)
         others = {
@@ -91,7 +92,7 @@ class DropsAggregator:
             return None
         seen = tables.devices(self._flows).items()
         self._own_devices.look({number: name for (netns, number), name in seen if netns == self._own})
-        for device, runs in funnel.xdp_runs(self._attached).items():
+        for device, runs in funnel.xdp_runs(self._machine, self._attached).items():
             self._runs[device] = max(runs, self._runs.get(device, 0))
         return funnel.table(
             self._layers, self._own, self._config.devices, self._programs, self._runs, self._own_devices
@@ -118,7 +119,7 @@ class DropsAggregator:
         now: dict[Key, list[HookEntry]] = {}
         for row, (netns, family, hook, ifindex) in enumerate(keys):
             if values["function"][row]:
-                function, _ = self._namer.symbols.function(int(values["function"][row]) + 1)
+                function, _ = self._namer.function(int(values["function"][row]) + 1)
                 entry = HookEntry(function, int(values["chain"][row]), *(words[name][row] for name in words))
                 now.setdefault(key(netns, family, hook, ifindex), []).append(entry)
         for place, before in self._entries.items():  # what a new ruleset has replaced may have dropped until then
@@ -161,7 +162,7 @@ class DropsAggregator:
     def _not_known(self) -> dict[str, str]:
         """What this process lacks the rights to say, and which rights these are."""
         missing: dict[str, str] = {}
-        if self._namer.symbols.hidden:
+        if self._namer.hidden:
             names = ("functions", "chains", *(("stacks",) if self._config.stacks else ()))
             missing |= dict.fromkeys(names, _WITHOUT_SYMBOLS)
         if self._owners.refused and self._owners.lacking:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import socket
 from collections.abc import Collection, Iterable, Iterator, Mapping
+from typing import Any
 
 import numpy as np
 from attrs import frozen
 
 from probekit import Array, Attached, Column, Table, host
 from probekit.attach import XdpRuns
+from probekit.host import Machine
 
 from .values import Point
 
@@ -62,20 +64,30 @@ STEPS = (
 )
 
 
-def xdp_runs(attached: Iterable[Attached]) -> dict[str, int]:
+def xdp_runs(machine: Machine, attached: Iterable[Attached]) -> dict[str, int]:
     """How often the XDP programs of devices ran during the run, where nothing could be attached to their end."""
     found = {}
     for entry in attached:
-        if isinstance(entry.point, XdpRuns):
+        if entry.point is not None and entry.point.way == XdpRuns.way:
             with contextlib.suppress(OSError):  # the program is gone
-                found[entry.point.device] = entry.point.count() - entry.before
+                found[entry.point.target] = machine.ask(host.xdp_runs, entry.point.target) - entry.before
     return found
 
 
-class Devices:
-    """This network namespace's devices, by number; one that goes keeps its name, as does one that gets another."""
+def there() -> list[list[Any]]:
+    """Number and name of each device of this network namespace."""
+    return [[number, host.text(name)] for number, name in socket.if_nameindex()]
 
-    def __init__(self) -> None:
+
+class Devices:
+    """This network namespace's devices, by number; one that goes keeps its name, as does one that gets another.
+
+    Args:
+        machine: Is asked for them.
+    """
+
+    def __init__(self, machine: Machine) -> None:
+        self._machine = machine
         self._names: dict[int, str] = {}
         self._there: frozenset[int] = frozenset()
         self.look()
@@ -87,9 +99,9 @@ class Devices:
             seen: Names of devices that may have come and gone again.
         """
         with contextlib.suppress(OSError):
-            there = {number: host.text(name) for number, name in socket.if_nameindex()}
-            self._there = frozenset(there)
-            self._names = {**(seen or {}), **there, **self._names}
+            now = dict(self._machine.ask(there))
+            self._there = frozenset(now)
+            self._names = {**(seen or {}), **now, **self._names}
 
     def name(self, number: int) -> str:
         """A device's name; its number where nobody knows it."""

@@ -3,24 +3,27 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from probekit import host
+from probekit.host import Machine
 
 NETNS_FOLDER = Path("/run/netns")
 PROCESSES = Path("/proc")
 _CAPABILITIES = ("CAP_DAC_READ_SEARCH", "CAP_SYS_PTRACE")  # for other users' /proc/PID/fd, and its links
 
 
-def namespaces(folder: Path = NETNS_FOLDER) -> dict[int, str]:
-    """Names of network namespaces by inode number, as `ip netns` has them."""
+def namespaces(folder: Path = NETNS_FOLDER) -> list[list[Any]]:
+    """Inode number and name of each network namespace that `ip netns` has."""
     found = ((host.inode(path), host.text(path.name)) for path in host.entries(folder))
-    return {number: name for number, name in found if number is not None}
+    return [[number, name] for number, name in found if number is not None]
 
 
 class Owners:
     """Who holds sockets, found once for each.
 
     Args:
+        machine: Is asked for them.
         folder: A folder for each process.
 
     Attributes:
@@ -28,9 +31,10 @@ class Owners:
         lacking: What gives the right to look into all processes, and this one has not.
     """
 
-    def __init__(self, folder: Path = PROCESSES) -> None:
+    def __init__(self, machine: Machine, folder: Path = PROCESSES) -> None:
         self.refused = 0
-        self.lacking = host.lacked(_CAPABILITIES, folder / "self/status")
+        self.lacking = tuple(machine.ask(_lacked, folder))
+        self._machine = machine
         self._folder = folder
         self._known: dict[int, tuple[int, str]] = {}
 
@@ -38,23 +42,40 @@ class Owners:
         """Process id and command name of those who hold sockets; one that nobody holds any more is left out."""
         unknown = inodes - set(self._known) - {0}
         if unknown:
-            self._look(unknown)
+            held, refused = self._machine.ask(holders, self._folder, sorted(unknown))
+            self._known = {**{inode: (pid, name) for inode, pid, name in held}, **self._known}
+            if not unknown <= set(self._known):
+                self.refused = max(self.refused, refused)
         return {inode: self._known[inode] for inode in inodes if inode in self._known}
 
-    def _look(self, inodes: set[int]) -> None:
-        wanted = {f"socket:[{inode}]": inode for inode in inodes}
-        refused = 0
-        for process in host.entries(self._folder):
-            if not process.name.isdecimal():
-                continue
-            descriptors = list(host.entries(process / "fd"))
-            links = [host.link(descriptor) for descriptor in descriptors]
-            for inode in {wanted[link] for link in links if link in wanted}:
-                self._known.setdefault(inode, (int(process.name), _name(process)))
-            if not any(links):
-                refused += any(host.refused(path) for path in (process / "fd", *descriptors[:1]))
-        if not inodes <= set(self._known):
-            self.refused = max(self.refused, refused)
+
+def _lacked(folder: Path) -> list[str]:
+    return list(host.lacked(_CAPABILITIES, folder / "self/status"))
+
+
+def holders(folder: Path, inodes: list[int]) -> list[Any]:
+    """Who holds sockets.
+
+    Args:
+        folder: A folder for each process.
+        inodes: The sockets.
+
+    Returns:
+        A list of inode, process id and command name, and how many processes could not be looked into.
+    """
+    wanted = {f"socket:[{inode}]": inode for inode in inodes}
+    held: dict[int, list[Any]] = {}
+    refused = 0
+    for process in host.entries(folder):
+        if not process.name.isdecimal():
+            continue
+        descriptors = list(host.entries(process / "fd"))
+        links = [host.link(descriptor) for descriptor in descriptors]
+        for inode in {wanted[link] for link in links if link in wanted}:
+            held.setdefault(inode, [inode, int(process.name), _name(process)])
+        if not any(links):
+            refused += any(host.refused(path) for path in (process / "fd", *descriptors[:1]))
+    return [list(held.values()), refused]
 
 
 def _name(process: Path) -> str:

@@ -12,14 +12,30 @@ from typing import Any
 from attrs import frozen
 
 from probekit import host
-from probekit.decode import Symbols
-from probekit.host import VMLINUX_BTF, Types
+from probekit.decode import HIDDEN, Symbols
+from probekit.host import VMLINUX_BTF, Machine, Types
 
 from . import netfilter
 from .categories import NEXT, Category, Packet, categorize, short
 from .values import NO_HOOK, NO_REASON
 
 _SUBSYSTEM = 1 << 16  # reasons from here on are a subsystem's
+
+
+def reasons_of(btf: Path) -> list[list[Any]]:
+    """Number and name of each reason of a kernel."""
+    return [list(reason) for reason in _reasons(Types(btf.read_bytes())).items()]
+
+
+def reasons_of_modules(btf: Path) -> list[list[Any]]:
+    """The same of a kernel's modules."""
+    base = btf.read_bytes()
+    found: dict[int, str] = {}
+    for path in sorted(host.entries(btf.parent)):
+        if path != btf:
+            with contextlib.suppress(OSError):  # the module is gone
+                found |= _reasons(Types(path.read_bytes(), base))
+    return [list(reason) for reason in found.items()]
 
 
 def _reasons(types: Types) -> dict[int, str]:
@@ -55,13 +71,19 @@ class Namer:
     """Gives names to the kernel's numbers.
 
     Args:
+        machine: Is asked for them.
         symbols: The kernel's functions.
         btf: Its types.
         nft_frees: Whether what nftables drops is always freed by itself.
     """
 
-    def __init__(self, symbols: Symbols | None = None, btf: Path = VMLINUX_BTF, nft_frees: bool = True) -> None:
+    def __init__(
+        self, machine: Machine, symbols: Symbols | None = None, btf: Path = VMLINUX_BTF, nft_frees: bool = True
+    ) -> None:
         self.symbols = symbols or Symbols()
+        self.hidden = False
+        self._machine = machine
+        self._functions: dict[int, tuple[str, int]] = {}
         self._btf = btf
         self._nft_frees = nft_frees
 
@@ -70,7 +92,7 @@ class Namer:
 
         def read() -> None:
             with contextlib.suppress(OSError, ValueError):  # it is said when a name is asked for
-                self.symbols.read()
+                self._machine.ask(self._read)
                 _ = self.reasons
 
         thread = threading.Thread(target=read, name="names", daemon=True)
@@ -80,18 +102,31 @@ class Namer:
     @cached_property
     def reasons(self) -> Mapping[int, str]:
         """The kernel's reasons, those of subsystems in it included; empty on kernels without."""
-        return _reasons(Types(self._btf.read_bytes()))
+        return dict(self._machine.ask(reasons_of, self._btf))
 
     @cached_property
     def _of_modules(self) -> Mapping[int, str]:
         """Subsystems that are modules bring reasons of their own: mac80211_drop_reason, ovs_drop_reason."""
-        base = self._btf.read_bytes()
-        found: dict[int, str] = {}
-        for path in sorted(host.entries(self._btf.parent)):
-            if path != self._btf:
-                with contextlib.suppress(OSError):  # the module is gone
-                    found |= _reasons(Types(path.read_bytes(), base))
-        return found
+        return dict(self._machine.ask(reasons_of_modules, self._btf))
+
+    def function(self, address: int) -> tuple[str, int]:
+        """The function that a return address is in, and how far."""
+        if address not in self._functions:
+            name, offset = self._machine.ask(self._function, address)
+            self._functions[address] = name, offset
+            self.hidden = self.hidden or name == HIDDEN
+        return self._functions[address]
+
+    def text(self, address: int) -> str:
+        """`ip_forward+0x1c4`."""
+        name, offset = self.function(address)
+        return f"{name}+{offset:#x}" if offset else name
+
+    def _read(self) -> None:
+        self.symbols.read()
+
+    def _function(self, address: int) -> list[Any]:
+        return list(self.symbols.function(address))
 
     def reason(self, number: int) -> str:
         """A reason's short name; `reason 70001` for one that no BTF has."""
@@ -108,7 +143,7 @@ class Namer:
             registered: Functions at hooks.
         """
         location = int(row["location"])
-        function, _ = self.symbols.function(location)
+        function, _ = self.function(location)
         reason = self.reason(int(row["reason"]))
         hooked = int(row["hook"]) != NO_HOOK
         packet = Packet(
@@ -122,9 +157,9 @@ class Namer:
             hook = netfilter.hook_name(drop.family, drop.hook)
             at = netfilter.key(int(row["netns"]), drop.family, drop.hook, int(row["ifindex"]))
             chain, after = netfilter.blame(drop, registered.get(at, []), self._nft_frees)
-        return Place(reason, category, self.symbols.text(location), hook, chain, after)
+        return Place(reason, category, self.text(location), hook, chain, after)
 
     def _dropped(self, row: Any, function: str) -> netfilter.Dropped:
-        ran = self.symbols.function(int(row["ran"]) + 1)[0] if row["ran"] else ""
+        ran = self.function(int(row["ran"]) + 1)[0] if row["ran"] else ""
         numbers = int(row["family"]), int(row["hook"]), int(row["chain"]), int(row["ran_with"])
         return netfilter.Dropped(*numbers[:2], function, numbers[2], ran, numbers[3])

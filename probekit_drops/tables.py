@@ -173,7 +173,7 @@ def stack_texts(stacks: Array, locations: Array, namer: Namer) -> Array:
     lines = []
     for stack, location in zip(stacks.tolist(), locations.tolist(), strict=True):
         frames = stack[stack.index(location) :] if location in stack else stack
-        lines.append(" < ".join(namer.symbols.text(frame) for frame in frames if frame))
+        lines.append(" < ".join(namer.text(frame) for frame in frames if frame))
     return _texts(lines)
 
 

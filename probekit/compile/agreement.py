@@ -13,7 +13,7 @@ from typing import Any
 from ..errors import CompileError
 from ..machine import map_types
 from ..machine.map_types import DECLARABLE, ONE_SIDED, PADDING, MapType, members
-from ..model import LAYOUT, AttachPlan, MapSource, MapSpec, Object
+from ..model import LAYOUT, AttachPlan, MapSpec, Object, Source
 
 _PARAMETERS = "parameters"
 _DECLARED_PARAMETERS = f"BPF_ARRAY({_PARAMETERS}, struct ..., 1);"
@@ -44,7 +44,7 @@ def check(plan: AttachPlan, compiled: Object) -> None:
     maps = {spec.name: spec for spec in compiled.maps}
     for spec in maps.values():
         _check_map(spec)
-    for source in plan.maps():
+    for source in plan.sources:
         if source.name not in maps:
             there = ", ".join(sorted(name for name in maps if not name.endswith(LAYOUT))) or "none"
             raise CompileError(f"{plan.source} has no map {source.name}, which the plan drains (available: {there})")
@@ -62,7 +62,7 @@ def _check_map(spec: MapSpec) -> None:
         )
 
 
-def _check_source(plan: AttachPlan, source: MapSource, spec: MapSpec, layout: MapSpec | None) -> None:
+def _check_source(plan: AttachPlan, source: Source, spec: MapSpec, layout: MapSpec | None) -> None:
     kind = type(source)
     if not kind.fits(spec):
         raise CompileError(*_misfit(kind, spec))
@@ -76,7 +76,7 @@ def _check_source(plan: AttachPlan, source: MapSource, spec: MapSpec, layout: Ma
     source.check(spec)
 
 
-def _misfit(kind: type[MapSource], spec: MapSpec) -> tuple[str, str]:
+def _misfit(kind: type[Source], spec: MapSpec) -> tuple[str, str]:
     """That a source is no such map, and what to do."""
     declared = f"declare {kind.declaration.format(name=spec.name)}"
     if spec.type in kind.types:
@@ -89,13 +89,13 @@ def _misfit(kind: type[MapSource], spec: MapSpec) -> tuple[str, str]:
     )
 
 
-def kinds_of(spec: MapSpec) -> list[type[MapSource]]:
+def kinds_of(spec: MapSpec) -> list[type[Source]]:
     """The kinds of source that may be a map: the core's, and those of packages that are in use."""
-    found, left = [], [MapSource]
+    found, left = [], [Source]
     while left:
         kinds = left.pop().__subclasses__()
         left += kinds
-        found += [kind for kind in kinds if kind.__init__ is not MapSource.__init__ and kind.fits(spec)]
+        found += [kind for kind in kinds if kind.__init__ is not Source.__init__ and kind.fits(spec)]
     return sorted(set(found), key=lambda kind: kind.__name__)
 
 

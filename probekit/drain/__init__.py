@@ -11,14 +11,14 @@ from attrs import frozen
 
 from ..errors import CompileError
 from ..machine.map_types import A_RING, MMAPABLE, MapType, is_number, members
-from ..model import Array, HostSource, LiveMap, MapSource, MapSpec, Reader, Source
+from ..model import Array, LiveMap, MapSpec, Reader, Source
 
 if TYPE_CHECKING:
     import numpy as np
 
 
 @frozen
-class Ring(MapSource):
+class Ring(Source):
     """A ring buffer: its records, each delivered once. It is emptied when a program wakes its reader, too.
 
     Attributes:
@@ -43,7 +43,7 @@ class Ring(MapSource):
 
 
 @frozen
-class Slots(MapSource):
+class Slots(Source):
     """A mappable array of slots, read without a system call: the live ones, as they are now.
 
     Attributes:
@@ -93,7 +93,7 @@ class Slots(MapSource):
 
 
 @frozen
-class ArrayMap(MapSource):
+class ArrayMap(Source):
     """An array: all entries, as they are now.
 
     Attributes:
@@ -117,7 +117,7 @@ class ArrayMap(MapSource):
 
 
 @frozen
-class PerCpuArray(MapSource):
+class PerCpuArray(Source):
     """A per-CPU array, as it is now.
 
     Attributes:
@@ -141,7 +141,7 @@ class PerCpuArray(MapSource):
 
 
 @frozen
-class Hash(MapSource):
+class Hash(Source):
     """A hash, LRU or not: fields `key` and `value` of all entries, as they are now.
 
     Attributes:
@@ -168,7 +168,7 @@ class Hash(MapSource):
 
 
 @frozen
-class PerCpuHash(MapSource):
+class PerCpuHash(Source):
     """A per-CPU hash, LRU or not: fields `key` and `value` of all entries, `value` of shape (CPUs,), as they are now.
 
     Attributes:
@@ -195,7 +195,7 @@ class PerCpuHash(MapSource):
 
 
 @frozen
-class Stacks(MapSource):
+class Stacks(Source):
     """Stack traces: fields `key`, the id that `get_stackid` returned, and `value`, addresses, 0 after the last one.
 
     Attributes:
@@ -243,6 +243,5 @@ def _zeros(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
 
 
 __all__ = [
-    "ArrayMap", "Hash", "HostSource", "MapSource", "PerCpuArray", "PerCpuHash", "Reader", "Ring", "Slots",
-    "Source", "Stacks", "dtype_of",
+    "ArrayMap", "Hash", "PerCpuArray", "PerCpuHash", "Reader", "Ring", "Slots", "Stacks", "dtype_of",
 ]  # fmt: skip

@@ -11,13 +11,13 @@ import numpy as np
 from ..errors import LoadError
 from ..machine import bpf
 from ..machine.map_types import words
-from ..model import Array, Batch, LiveMap, MapSource
+from ..model import Array, Batch, LiveMap, Source
 from ..model.rows import chosen, opaque
 from .layout import as_dtype, entry, round8
 from .settled import settled
 
 
-def _refuse_others(source: MapSource, live: LiveMap) -> None:
+def _refuse_others(source: Source, live: LiveMap) -> None:
     """Refuses a map that is not what the source is read as: the kernel would write past the end of the buffers.
 
     Raises:
@@ -42,7 +42,7 @@ def _slot(live: LiveMap) -> np.dtype[Any]:
 class SlotsReader:
     """Reads the live slots of a mappable array, without a system call."""
 
-    def __init__(self, source: MapSource, field: str, live: LiveMap) -> None:
+    def __init__(self, source: Source, field: str, live: LiveMap) -> None:
         _refuse_others(source, live)
         self._source = source
         self._field = field
@@ -70,7 +70,7 @@ class SlotsReader:
 class PerCpuArrayReader:
     """Reads a per-CPU array: a batch of shape (CPUs, entries)."""
 
-    def __init__(self, source: MapSource, live: LiveMap, cpus: int) -> None:
+    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
         _refuse_others(source, live)
         self._source = source
         self._live = live
@@ -93,7 +93,7 @@ class PerCpuArrayReader:
 class ArrayReader:
     """Reads all entries of an array."""
 
-    def __init__(self, source: MapSource, live: LiveMap, cpus: int) -> None:
+    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
         _refuse_others(source, live)
         self._source = source
         self._live = live
@@ -111,7 +111,7 @@ class ArrayReader:
 class HashReader:
     """Reads all entries of a hash: a batch with the fields `key` and `value`."""
 
-    def __init__(self, source: MapSource, live: LiveMap, cpus: int) -> None:
+    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
         _refuse_others(source, live)
         self._source = source
         self._live = live
@@ -133,7 +133,7 @@ class HashReader:
 class PerCpuHashReader:
     """Reads all entries of a per-CPU hash: a batch with the fields `key` and `value`, which is of shape (CPUs,)."""
 
-    def __init__(self, source: MapSource, live: LiveMap, cpus: int) -> None:
+    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
         _refuse_others(source, live)
         self._source = source
         self._live = live
@@ -157,7 +157,7 @@ class PerCpuHashReader:
 class StacksReader:
     """Reads all stack traces: a batch with the fields `key` and `value`."""
 
-    def __init__(self, source: MapSource, live: LiveMap, cpus: int) -> None:
+    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
         _refuse_others(source, live)
         self._source = source
         self._live = live

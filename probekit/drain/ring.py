@@ -12,7 +12,7 @@ import threading
 
 import numpy as np
 
-from ..model import Array, Batch, LiveMap, MapSource
+from ..model import Array, Batch, LiveMap, Source
 from ..model.rows import stacked
 from .layout import as_dtype, round8
 
@@ -29,7 +29,7 @@ class RingReader:
         foreign: Records of another size than the layout's, left out.
     """
 
-    def __init__(self, source: MapSource, live: LiveMap, cpus: int) -> None:
+    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
         self.fd = live.fd
         self.delivered = 0
         self.foreign = 0

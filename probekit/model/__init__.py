@@ -12,7 +12,7 @@ from .object import Attached, Compiled, Hindrance, LiveMap, MapSpec, Object, Ref
 from .plan import ENDED, LAYOUT, Added, AttachPlan, Observation, Planned
 from .points import AttachPoint, BtfName
 from .roles import Aggregator, Decoder, Exporter, Joiner
-from .sources import HostSource, MapSource, Reader, Source
+from .sources import Reader, Source
 
 __all__ = [
     "ENDED",
@@ -35,10 +35,8 @@ __all__ = [
     "Exporter",
     "Figures",
     "Hindrance",
-    "HostSource",
     "Joiner",
     "LiveMap",
-    "MapSource",
     "MapSpec",
     "Object",
     "Observation",

@@ -9,7 +9,7 @@ from typing import Any
 from attrs import field, frozen
 
 from .points import AttachPoint
-from .sources import MapSource, Source
+from .sources import Source
 
 LAYOUT = "_layout"
 """A map of this ending is never made: the C source has it to describe the records of the ring buffer before it."""
@@ -63,10 +63,6 @@ class AttachPlan:
     def points(self) -> Iterator[AttachPoint]:
         """All alternatives of all observations."""
         return (point for observation in self.observations for point in observation.points)
-
-    def maps(self) -> Iterator[MapSource]:
-        """The sources that are maps."""
-        return (source for source in self.sources if isinstance(source, MapSource))
 
 
 @frozen

@@ -23,20 +23,10 @@ class Reader(Protocol):
 
 
 class Source(ABC):
-    """Where a probe's data comes from. What it is read into is decoded, aggregated and recorded, whatever it is.
+    """Where a probe's data comes from: a map that is read into batches.
 
-    A kind of source is a frozen attrs class with this one or `MapSource` as its base and a field `name`.
-    `probekit.drain` has those of the core; a package may bring others.
-    """
-
-    @property
-    @abstractmethod
-    def name(self) -> str:
-        """Batches carry it; of a map, its name in the C source."""
-
-
-class MapSource(Source):
-    """A map as a source.
+    A kind of source is a frozen attrs class with this one as its base and a field `name`. `probekit.drain` has those of
+    the core; a package may bring others.
 
     Attributes:
         types: `enum bpf_map_type` of maps that it can be.
@@ -50,12 +40,17 @@ class MapSource(Source):
     keyed: ClassVar[bool] = False
     described: ClassVar[bool] = False
 
+    @property
+    @abstractmethod
+    def name(self) -> str:
+        """The map's name in the C source, which batches carry."""
+
     @classmethod
     def fits(cls, spec: MapSpec) -> bool:
         """Whether it can be this map."""
         return spec.type in cls.types
 
-    def check(self, spec: MapSpec) -> None:
+    def check(self, spec: MapSpec) -> None:  # noqa: B027 - most kinds have nothing to refuse
         """Refuses a map of the right type that cannot be read, when it was compiled.
 
         Raises:
@@ -84,11 +79,3 @@ class MapSource(Source):
             LoadError: The map is not what the source is read as.
             OSError: The kernel does not let it be read.
         """
-
-
-class HostSource(Source):
-    """What the machine says outside of the kernel's maps, as a source: /proc, other namespaces, netlink."""
-
-    @abstractmethod
-    def read(self) -> Array:
-        """What there is now: rows, whose dtype is always the same. What cannot be read is left out."""

@@ -14,6 +14,7 @@ from typing import Any
 import pluggy
 
 from ..machine.kernel import KernelFacts
+from ..machine.look import Machine
 from ..model import Aggregator, Attached, AttachPlan, Decoder, Exporter, LiveMap, Source
 
 PROJECT = "probekit"
@@ -49,14 +50,14 @@ def probekit_attach(probe: str, config: Any, kernel: KernelFacts) -> AttachPlan:
 
 
 @hookspec(firstresult=True)
-def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap | None) -> Decoder:  # type: ignore[empty-body]  # noqa: A002
+def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap) -> Decoder:  # type: ignore[empty-body]  # noqa: A002
     """Returns a function that turns batches of one source into columns.
 
     Args:
         probe: The probe's name.
         config: An instance of its configuration class.
         source: One of the plan's sources.
-        map: The map behind it, with its layout as the compiler describes it; None where there is none.
+        map: The map behind it, with its layout as the compiler describes it.
 
     Returns:
         The function, which is called with each batch of that source.
@@ -65,7 +66,7 @@ def probekit_decode(probe: str, config: Any, source: Source, map: LiveMap | None
 
 @hookspec(firstresult=True)
 def probekit_aggregate(  # type: ignore[empty-body]
-    probe: str, config: Any, attached: tuple[Attached, ...], began: int
+    probe: str, config: Any, attached: tuple[Attached, ...], began: int, machine: Machine
 ) -> Aggregator:
     """Returns the object that keeps a probe's figures, or adds figures to somebody else's probe.
 
@@ -78,6 +79,8 @@ def probekit_aggregate(  # type: ignore[empty-body]
         attached: How each observation of the probe's plan was attached, if it was.
         began: The moment from which programs count, in ns of CLOCK_MONOTONIC as they read it. Later times are in
             `taken` of the columns; an aggregator reads no clock.
+        machine: What an aggregator asks where it wants to know something of the machine, so that the answers are in a
+            recording; it looks at nothing else.
 
     Returns:
         An object that gets every batch of columns and is asked for the figures at each interval and at the end.

@@ -21,6 +21,7 @@ from ..errors import ExportError, LoadError, ProbekitError
 from ..export.chain import Chain, Link
 from ..load import Gate, Loaded
 from ..machine.kernel import KernelFacts
+from ..machine.look import Machine
 from ..model import Compiled, Planned, Snapshot
 from ..plugins import EXPORTERS, PROBES, Plugins
 from . import clock
@@ -115,6 +116,7 @@ def begin(
     stack: ExitStack,
     failed: Callable[[ProbekitError], None],
     counting: Callable[[Mapping[str, Loaded]], None] = lambda loaded: None,
+    machine: Machine | None = None,
 ) -> Begun:
     """Stages 4 to 6: attaches all probes, and lets all of them count from one moment on.
 
@@ -127,6 +129,7 @@ def begin(
         stack: Takes everything off again.
         failed: Told of what plugins fail with later on.
         counting: Called at that moment.
+        machine: What aggregators ask; the machine itself where none is given.
     """
     gate, programs_clock = _gate_and_clock(stack)
     importing = threading.Thread(target=importlib.import_module, args=("numpy",), name="importing")
@@ -151,8 +154,9 @@ def begin(
     counting(loaded)
     for each in loaded.values():
         each.begin()
+    asked = machine or Machine()
     running = [
-        Running(probe.planned.name, each, source, parts_of(probe.planned, plugins, each.attached, began), failed)
+        Running(probe.planned.name, each, source, parts_of(probe.planned, plugins, each.attached, began, asked), failed)
         for probe, each, source in zip(probes, loaded.values(), sources, strict=True)
     ]
     return Begun(running, collector, gate, programs_clock, began)

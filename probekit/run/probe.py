@@ -15,11 +15,11 @@ from typing import Any
 import attrs
 from attrs import frozen
 
-from ..drain.host import HostReader
 from ..drain.ring import RingReader
 from ..errors import LoadError, ProbekitError
 from ..load import Loaded
 from ..machine.kernel import KernelFacts
+from ..machine.look import Machine
 from ..model import (
     Aggregator,
     Attached,
@@ -28,10 +28,8 @@ from ..model import (
     Decoder,
     Deferred,
     Figures,
-    HostSource,
     Joiner,
     LiveMap,
-    MapSource,
     Planned,
     Reader,
     Source,
@@ -294,28 +292,27 @@ def open_sources(
     call = functools.partial(plugins.call, PROBES, planned.name, probe=planned.name, config=planned.config)
     readers: list[tuple[Reader, Decoder]] = []
     for source in planned.plan.sources:
-        live = loaded.maps.get(source.name)
+        live = loaded.maps[source.name]
         reader = _reader(source, live, kernel.cpus)
         stack.callback(reader.close)
         readers.append((reader, call("probekit_decode", source=source, map=live)))
     return Sources(readers, clock.now)
 
 
-def _reader(source: Source, live: LiveMap | None, cpus: int) -> Reader:
-    if isinstance(source, HostSource):
-        return HostReader(source)
-    assert isinstance(source, MapSource)
-    assert live is not None
+def _reader(source: Source, live: LiveMap, cpus: int) -> Reader:
     try:
         return source.open(live, cpus)
     except OSError as error:
         raise LoadError(f"the map {source.name} cannot be read: {error.strerror}") from error
 
 
-def parts_of(planned: Planned, plugins: Plugins, attached: tuple[Attached, ...], began: int) -> list[Part]:
+def parts_of(
+    planned: Planned, plugins: Plugins, attached: tuple[Attached, ...], began: int, machine: Machine
+) -> list[Part]:
     """A probe's own aggregator, and those that are added to it."""
     arguments: dict[str, Any] = {
-        "probe": planned.name, "config": planned.config, "attached": attached, "began": began
+        "probe": planned.name, "config": planned.config, "attached": attached, "began": began,
+        "machine": machine,
     }  # fmt: skip
     own = plugins.call(PROBES, planned.name, "probekit_aggregate", **arguments)
     parts = [Part(own, functools.partial(plugins.blaming, PROBES, planned.name))]

@@ -11,6 +11,7 @@ from collections.abc import Iterable, Iterator
 
 from ..config import Export, suggestion
 from ..errors import ConfigError, ProbekitError
+from ..machine.look import Machine
 from ..model import Attached, Joiner, Planned
 from ..plugins import Plugins
 from ..words import string
@@ -45,7 +46,7 @@ def names(planned: Planned, plugins: Plugins) -> tuple[str, ...]:
 
 
 def _names(planned: Planned, plugins: Plugins, attached: tuple[Attached, ...]) -> Iterator[str]:
-    for part in parts_of(planned, plugins, attached, began=0):
+    for part in parts_of(planned, plugins, attached, began=0, machine=Machine()):
         with part.blaming("snapshot"):
             if isinstance(part.aggregator, Joiner):
                 part.aggregator.join({})

@@ -28,13 +28,13 @@ from ..config import structure
 from ..errors import AttachError, InputError, MissingError, ProbekitError, VerifierError
 from ..machine import kernel
 from ..machine.kernel import PRIVILEGES, KernelFacts
+from ..machine.look import Machine, RecordedMachine, ReplayedMachine
 from ..model import (
     Attached,
     AttachPlan,
     Batch,
     Compiled,
     Decoder,
-    HostSource,
     LiveMap,
     Object,
     Planned,
@@ -44,7 +44,7 @@ from ..model import (
 from ..plugins import AGGREGATORS, EXPORTERS, PROBES
 from ..run import compose
 from ..run.measurement import Begun
-from ..run.probe import Part, Running, Sources, parts_of
+from ..run.probe import Running, Sources, parts_of
 from .contract import Unchecked, contract_faults, export, sample
 from .recording import Recording
 
@@ -96,30 +96,36 @@ class Harness:
             InputError: The probe cannot take them; a recording may be of an older version of it.
         """
         if not isinstance(batches, Recording):
-            return self._replayed(batches, maps or {})
+            made_up = tuple(batches)
+            began = made_up[0].taken if made_up else 0
+            return self._replayed(Recording(self.name, maps or {}, made_up, began, (), (), ()), Machine())
         try:
-            return self._replayed(batches.batches, batches.maps)
+            return self._replayed(batches, ReplayedMachine(batches.answers))
         except ProbekitError as error:
             raise InputError(f"{error.message}\n{_RECORD_AGAIN}", _RECORD_AGAIN) from error
 
-    def _replayed(self, batches: Iterable[Batch], maps: Mapping[str, LiveMap]) -> Snapshot:
+    def _replayed(self, recording: Recording, machine: Machine) -> Snapshot:
+        maps = recording.maps
         decoders = {
-            source.name: self._decoder(source, maps.get(source.name))
+            source.name: self._decoder(source, maps[source.name])
             for source in self.plan().sources
-            if source.name in maps or isinstance(source, HostSource)
+            if source.name in maps
         }
-        batches = list(batches)
-        unknown = {batch.source for batch in batches} - decoders.keys()
+        unknown = {batch.source for batch in recording.batches} - decoders.keys()
         if unknown:
             raise InputError(
                 f"the plan of {self.name} has no source {', '.join(sorted(unknown))}, or no map is given for it"
             )
-        began = batches[0].taken if batches else 0
-        sources = Sources([], lambda: began)
-        running = Running(self.name, _Nowhere(), sources, self._parts(began), _raise)  # type: ignore[arg-type]
-        for batch in batches:
+        parts = parts_of(self._planned(), self._plugins, recording.attached, recording.began, machine)
+        sources = Sources([], lambda: recording.began)
+        running = Running(self.name, _Nowhere(), sources, parts, _raise)  # type: ignore[arg-type]
+        for number, batch in enumerate(recording.batches):
+            for _ in range(recording.snapshots[:-1].count(number)):
+                running.figures()
             running.take(decoders[batch.source], batch)
-        return _snapshot(running, self.kernel, time.time())
+        for _ in range(recording.snapshots[:-1].count(len(recording.batches))):
+            running.figures()
+        return _snapshot(running, self.kernel, time.time(), recording.attached)
 
     @contextmanager
     def live(self) -> Iterator[Live]:
@@ -128,19 +134,20 @@ class Harness:
         compiled = self.compile()
         with ExitStack() as stack:
             ready = [Compiled(planned, compiled)]
-            begun = _or_skip(self.kernel, lambda: compose.begin(ready, self._plugins, self.kernel, stack, _raise))
-            yield Live(begun, self.kernel)
+            machine = RecordedMachine()
+            begun = _or_skip(
+                self.kernel,
+                lambda: compose.begin(ready, self._plugins, self.kernel, stack, _raise, machine=machine),
+            )
+            yield Live(begun, self.kernel, machine)
 
     def _planned(self) -> Planned:
         return compose.plan(self._settings, self._plugins, self.kernel)[0]
 
-    def _decoder(self, source: Source, live: LiveMap | None) -> Decoder:
+    def _decoder(self, source: Source, live: LiveMap) -> Decoder:
         arguments = {"probe": self.name, "config": self.config, "source": source, "map": live}
         decoder: Decoder = self._plugins.call(PROBES, self.name, "probekit_decode", **arguments)
         return decoder
-
-    def _parts(self, began: int) -> list[Part]:
-        return parts_of(self._planned(), self._plugins, (), began)
 
 
 class Live:
@@ -150,8 +157,11 @@ class Live:
         attached: How.
     """
 
-    def __init__(self, begun: Begun, facts: KernelFacts) -> None:
+    def __init__(self, begun: Begun, facts: KernelFacts, machine: RecordedMachine) -> None:
         (self._running,) = begun.running
+        self._machine = machine
+        self._snapshots: list[int] = []
+        self._last: Snapshot | None = None
         self.attached: tuple[Attached, ...] = self._running.loaded.attached
         self._begun = begun
         self._kernel = facts
@@ -161,6 +171,7 @@ class Live:
     def snapshot(self) -> Snapshot:
         """The figures as they are now."""
         self._running.drain()
+        self._snapshots.append(len(self._recorded))
         return _snapshot(self._running, self._kernel, self._begun.clock.unix(self._begun.began), self.attached)
 
     def close(self) -> None:
@@ -169,17 +180,21 @@ class Live:
 
     def finish(self) -> Snapshot:
         """Ends the measurement and detaches; the last figures."""
-        self.close()
-        snapshot = self.snapshot()
-        self._running.loaded.detach()
-        return snapshot
+        if self._last is None:
+            self.close()
+            self._last = self.snapshot()
+            self._running.loaded.detach()
+        return self._last
 
     def record(self, path: Path) -> Recording:
-        """Detaches, and writes all that was drained to a file."""
+        """Ends the measurement, and writes what was drained and asked to a file."""
         self.finish()
         there = self._running.loaded.maps
-        maps = {batch.source: there[batch.source] for batch in self._recorded if batch.source in there}
-        recording = Recording(self._running.name, maps, tuple(self._recorded))
+        maps = {batch.source: there[batch.source] for batch in self._recorded}
+        recording = Recording(
+            self._running.name, maps, tuple(self._recorded), self._begun.began, self.attached,
+            tuple(self._machine.answers), tuple(self._snapshots),
+        )  # fmt: skip
         recording.save(path)
         return recording
 

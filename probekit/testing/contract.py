@@ -176,7 +176,7 @@ def _zeros(plan: AttachPlan, compiled: Object, cpus: int) -> tuple[list[Batch], 
     """For each source an empty batch and one of a zero, in the compiler's layout."""
     specs: dict[str, MapSpec] = {spec.name: spec for spec in compiled.maps}
     batches, maps = [], {}
-    for source in plan.maps():
+    for source in plan.sources:
         spec = specs[source.name]
         live = maps[source.name] = LiveMap(spec, -1, specs.get(source.name + LAYOUT, spec).value)
         batches += [Batch(source.name, source.zeros(live, cpus, rows)) for rows in (0, 1)]

@@ -1,10 +1,12 @@
-"""Recorded batches: what the maps of a probe had, with their layouts, as a file that tests read without root."""
+"""What a probe drained, with the layouts, and what it asked the machine, as a file that is read without root."""
 
 from __future__ import annotations
 
 import base64
+import errno
 import json
 import zlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +15,55 @@ import numpy as np
 from attrs import frozen
 
 from ..drain.layout import as_dtype
-from ..model import Array, Batch, LiveMap, MapSpec
+from ..model import Array, Attached, AttachPoint, Batch, LiveMap, MapSpec
 
-_FORMAT = "probekit-recording/1"
+_FORMAT = "probekit-recording/2"
+
+
+@frozen
+class RecordedPoint(AttachPoint):
+    """What was attached when it was recorded; it is not attached again.
+
+    Attributes:
+        way: What the way of attaching is called.
+        target: What it was attached to.
+        program: The C function.
+    """
+
+    way: str  # type: ignore[misc] # of a recorded one it is data
+    target: str
+    program: str
+
+    def link(self, program: int) -> Sequence[int]:
+        """Nothing can be attached.
+
+        Raises:
+            OSError: Always.
+        """
+        raise OSError(errno.EOPNOTSUPP, "it was recorded")
 
 
 @frozen
 class Recording:
-    """Batches of one probe in the order in which they came.
+    """What one probe drained, in the order in which it came, and what it asked the machine.
 
     Attributes:
         probe: Its name.
         maps: Of each source its map as the compiler described it, without a descriptor.
         batches: What was drained.
+        began: When the run did, ns of the programs' clock.
+        attached: How each observation was attached.
+        answers: Questions to the machine, in their order, with the answers and the numbers of errors.
+        snapshots: How many batches there were when each snapshot was made; the last one is what a replay gives.
     """
 
     probe: str
     maps: dict[str, LiveMap]
     batches: tuple[Batch, ...]
+    began: int
+    attached: tuple[Attached, ...]
+    answers: tuple[tuple[str, Any, int], ...]
+    snapshots: tuple[int, ...]
 
     def dtype(self, source: str) -> np.dtype[Any]:
         """The dtype of a source's batches; of a hash, with the fields `key` and `value`."""
@@ -60,6 +93,14 @@ class Recording:
                  "taken": batch.taken, "data": _packed(batch.data)}
                 for batch in self.batches
             ],
+            "began": self.began,
+            "attached": [
+                {"observation": entry.observation, "before": entry.before,
+                 "point": None if (point := entry.point) is None else [point.way, point.target, point.program]}
+                for entry in self.attached
+            ],
+            "answers": self.answers,
+            "snapshots": self.snapshots,
         }  # fmt: skip
         path.write_text(json.dumps(document, indent=1) + "\n", encoding="utf-8")
 
@@ -70,9 +111,21 @@ class Recording:
         Raises:
             ValueError: The file is no recording of this version of probekit.
         """
-        document = json.loads(path.read_text(encoding="utf-8"))
+        try:
+            return cls.parse(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from None
+
+    @classmethod
+    def parse(cls, text: str) -> Recording:
+        """A recording from its file's contents.
+
+        Raises:
+            ValueError: They are no recording of this version of probekit.
+        """
+        document = json.loads(text)
         if document.get("format") != _FORMAT:
-            raise ValueError(f"{path}: is no {_FORMAT}; record it again")
+            raise ValueError(f"is no {_FORMAT}; record it again")
         maps = {}
         for name, spec in document["maps"].items():
             records = spec.pop("records")
@@ -81,11 +134,19 @@ class Recording:
             Batch(
                 entry["source"],
                 _unpacked(entry["data"], as_dtype(entry["layout"]), entry["shape"]),
-                entry.get("taken", 0),
+                entry["taken"],
             )
             for entry in document["batches"]
         )
-        return cls(document["probe"], maps, batches)
+        attached = tuple(
+            Attached(
+                entry["observation"], None if entry["point"] is None else RecordedPoint(*entry["point"]),
+                before=entry["before"],
+            )
+            for entry in document["attached"]
+        )  # fmt: skip
+        answers = tuple((question, answer, number) for question, answer, number in document["answers"])
+        return cls(document["probe"], maps, batches, document["began"], attached, answers, tuple(document["snapshots"]))
 
 
 def _described(dtype: np.dtype[Any]) -> Any:

@@ -72,7 +72,7 @@ def _numpy() -> dict[str, Any]:
     with ExitStack() as stack:
         gate = stack.enter_context(Gate())
         loaded = stack.enter_context(Loaded(compile_plan(plan, facts), plan, facts, gate))
-        readers = [source.open(loaded.maps[source.name], facts.cpus) for source in plan.maps()]
+        readers = [source.open(loaded.maps[source.name], facts.cpus) for source in plan.sources]
         ring = readers[0]
         assert isinstance(ring, RingReader)
         loaded.attach()

@@ -12,7 +12,7 @@ from probekit import AttachPlan, Observation, Source
 from probekit.attach import Tracepoint
 from probekit.compile import agreement, compile_plan, load_object
 from probekit.compile.cache import Cache
-from probekit.drain import ArrayMap, Hash, MapSource, PerCpuArray, PerCpuHash, Ring, Slots, Stacks
+from probekit.drain import ArrayMap, Hash, PerCpuArray, PerCpuHash, Ring, Slots, Stacks
 from probekit.errors import CompileError, LoadError
 from probekit.load import Gate, Loaded
 from probekit.machine import kernel
@@ -45,7 +45,7 @@ _ALLOWED = {
 }
 
 
-def _kind(source: MapSource) -> str:
+def _kind(source: Source) -> str:
     return type(source).__name__
 
 
@@ -87,7 +87,7 @@ def compiled(tmp_path_factory: pytest.TempPathFactory) -> Any:
 
 @pytest.mark.parametrize("declared", _DECLARED)
 @pytest.mark.parametrize("source", _ALLOWED, ids=_kind)
-def test_a_source_is_a_map_of_its_kind_and_no_other(compiled: Any, source: MapSource, declared: str) -> None:
+def test_a_source_is_a_map_of_its_kind_and_no_other(compiled: Any, source: Source, declared: str) -> None:
     if declared in _ALLOWED[source] or (declared, type(source)) == ("histogram", ArrayMap):
         assert "it" in {spec.name for spec in compiled(_DECLARED[declared], source).maps}
         return
@@ -141,7 +141,7 @@ def test_bit_fields_of_a_value_are_refused(compiled: Any, value: str, field: str
 
 
 @pytest.mark.parametrize("source", [source for source in _ALLOWED if not isinstance(source, Stacks)], ids=_kind)
-def test_bit_fields_of_any_source_are_refused(compiled: Any, source: MapSource) -> None:
+def test_bit_fields_of_any_source_are_refused(compiled: Any, source: Source) -> None:
     declared = min(_ALLOWED[source])
     value, field = "u32 slot; u32 rest : 29;", "rest"
     with pytest.raises(CompileError, match=f"of it has a bit field, {field}, ") as caught:
@@ -268,7 +268,7 @@ _SPEC = MapSpec("it", MapType.HASH, 4, 8, 8, 0, -1, "=u4", "=u8")
         (Stacks("it"), {"type": MapType.ARRAY}),
     ],
 )
-def test_a_reader_has_no_buffer_for_what_the_map_is_not(source: MapSource, changes: dict[str, Any]) -> None:
+def test_a_reader_has_no_buffer_for_what_the_map_is_not(source: Source, changes: dict[str, Any]) -> None:
     spec = attrs.evolve(_SPEC, **changes)
     with pytest.raises(LoadError):
         source.open(LiveMap(spec, -1, spec.value), 2)

@@ -150,7 +150,7 @@ def use(compiled: Object, original: Object, facts: kernel.KernelFacts) -> str:
             loaded.attach()
             gate.open()
             subprocess.run(["true"], check=True)
-        for source in PLAN.maps():
+        for source in PLAN.sources:
             reader = source.open(loaded.maps[source.name], facts.cpus)
             try:
                 reader.read()

@@ -11,12 +11,12 @@ from typing import Any
 import numpy as np
 import pytest
 
-from probekit import AttachPlan, Observation
+from probekit import AttachPlan, Observation, Source
 from probekit.attach import Tracepoint
 from probekit.compile import compile_plan
 from probekit.compile.cache import Cache
 from probekit.decode import Symbols, fields, summed
-from probekit.drain import ArrayMap, Hash, MapSource, PerCpuHash, Stacks
+from probekit.drain import ArrayMap, Hash, PerCpuHash, Stacks
 from probekit.load import Gate, Loaded
 from probekit.machine import kernel
 from probekit.model import Batch, LiveMap
@@ -58,7 +58,7 @@ int process_exit(u64 *ctx) {
   return 0;
 }
 """
-SOURCES: tuple[MapSource, ...] = (
+SOURCES: tuple[Source, ...] = (
     ArrayMap("array"), PerCpuHash("percpu"), PerCpuHash("lru"), Hash("ids"), Stacks("stacks"),
 )  # fmt: skip
 EXITS = 7
@@ -82,10 +82,10 @@ def batches(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Batc
             for _ in range(EXITS):
                 subprocess.run([folder / name, "0"], check=True)
         gate.close()
-        yield {source.name: _read(source, loaded.maps[source.name], facts.cpus) for source in plan.maps()}
+        yield {source.name: _read(source, loaded.maps[source.name], facts.cpus) for source in plan.sources}
 
 
-def _read(source: MapSource, live: LiveMap, cpus: int) -> Batch:
+def _read(source: Source, live: LiveMap, cpus: int) -> Batch:
     reader = source.open(live, cpus)
     batch = reader.read()
     reader.close()

@@ -10,6 +10,7 @@ import pytest
 
 from probekit import Column, Columns, Figures, Table
 from probekit.errors import InputError
+from probekit.host import Machine
 from probekit.model import Array
 from probekit_conntrack import findings as rules
 from probekit_conntrack.aggregate import ConntrackAggregator
@@ -214,7 +215,7 @@ def test_percentiles_of_services_are_numpys() -> None:
 
 
 def aggregator(began: int = 0, **options: Any) -> ConntrackAggregator:
-    return ConntrackAggregator(ConntrackConfig(**options), began)
+    return ConntrackAggregator(ConntrackConfig(**options), began, Machine())
 
 
 def feed(to: ConntrackAggregator, source: str, rows: Array, taken: int = 100 * SECOND) -> None:
@@ -409,7 +410,7 @@ def test_a_cgroup_has_a_path_that_can_be_written_or_its_number(tmp_path: Path) -
     odd = tmp_path / "user" / os.fsdecode(b"caf\xe9 \x1b")
     odd.mkdir(parents=True)
     number, root = odd.stat().st_ino, tmp_path.stat().st_ino
-    paths = Cgroups([tmp_path / "nowhere", tmp_path]).paths({0, number, root, 2**60})
+    paths = Cgroups(Machine(), [str(tmp_path / "nowhere"), str(tmp_path)]).paths({0, number, root, 2**60})
     assert paths == {0: "", root: "/", number: "/user/caf� \x1b", 2**60: f"#{2**60}"}
 
 

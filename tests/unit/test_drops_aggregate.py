@@ -11,6 +11,7 @@ import pytest
 
 from probekit import Attached, Columns, Table, host
 from probekit.attach import Tracepoint
+from probekit.host import Machine
 from probekit_drops import aggregate, owners
 from probekit_drops.config import DropsConfig
 from probekit_drops.values import NO_HOOK, NO_REASON, Point
@@ -94,7 +95,7 @@ def test_tables_that_are_made_later_are_those_that_would_have_been_made_at_once(
     (machine / "blue").write_text("")
     number = (machine / "blue").stat().st_ino
     attached = Attached("received", Tracepoint("netif_receive_skb", "received"))
-    aggregator = aggregate.DropsAggregator(DropsConfig(layers=("device",)), (attached,))
+    aggregator = aggregate.DropsAggregator(DropsConfig(layers=("device",)), (attached,), Machine())
     _fill(aggregator, [_flow(netns=number)])
     aggregator.update(Columns("layers", _layers(1, 105)))
     at_once, late = aggregator.snapshot(), aggregator.snapshot()
@@ -115,7 +116,7 @@ def test_tables_that_are_made_later_are_those_that_would_have_been_made_at_once(
 
 
 def test_a_keepalive_is_in_no_total_and_in_no_stream(machine: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    aggregator = aggregate.DropsAggregator(DropsConfig(mode="events"))
+    aggregator = aggregate.DropsAggregator(DropsConfig(mode="events"), (), Machine())
     monkeypatch.setitem(aggregator._namer.__dict__, "reasons", {66: "SKB_DROP_REASON_TCP_OLD_SEQUENCE"})
     rows = [_flow(reason=66, protocol=6, old=1), _flow(reason=66, protocol=6, drops=2)]
     _fill(aggregator, rows)
@@ -133,7 +134,7 @@ def test_a_keepalive_is_in_no_total_and_in_no_stream(machine: Path, monkeypatch:
 )
 def test_the_first_tables_have_the_columns_of_all_others(machine: Path, config: DropsConfig) -> None:
     """So an exporter knows them before anything was dropped."""
-    aggregator = aggregate.DropsAggregator(config)
+    aggregator = aggregate.DropsAggregator(config, (), Machine())
     before = aggregator.snapshot()
     _fill(aggregator, [_flow()])
     aggregator.update(Columns("layers", _layers(1, 105)))
@@ -161,7 +162,7 @@ def test_what_the_process_may_not_see_is_said_with_what_would_let_it(
     (machine / "proc/self").mkdir()
     (machine / "proc/self/status").write_text("CapEff:\t0000000000000000\n")
     (tmp_path / "kallsyms").write_text("0000000000000000 T first\n")
-    aggregator = aggregate.DropsAggregator(DropsConfig())
+    aggregator = aggregate.DropsAggregator(DropsConfig(), (), Machine())
     monkeypatch.setattr(aggregator._namer.symbols, "_path", tmp_path / "kallsyms")
     monkeypatch.setattr(host, "refused", lambda path: path.name == "fd")
     (machine / "proc/12/fd").mkdir(parents=True)
@@ -177,13 +178,13 @@ def test_what_the_process_may_not_see_is_said_with_what_would_let_it(
 
 def test_nothing_is_said_to_be_missing_where_nothing_is(machine: Path) -> None:
     _hold(machine, 10, 1)
-    aggregator = aggregate.DropsAggregator(DropsConfig())
+    aggregator = aggregate.DropsAggregator(DropsConfig(), (), Machine())
     _fill(aggregator, [_flow()])
     assert aggregator.snapshot().summary["not_known"] == {}
 
 
 def test_a_chain_that_a_new_ruleset_has_replaced_keeps_its_name(machine: Path) -> None:
-    aggregator = aggregate.DropsAggregator(DropsConfig())
+    aggregator = aggregate.DropsAggregator(DropsConfig(), (), Machine())
     for chain, name in ((0xFFFF888000001000, b"old"), (0xFFFF888000002000, b"new")):
         row = {"netns": 5, "family": 2, "hook": 1, "ifindex": 0, "function": 0xFFFFFFFF81000000, "chain": chain}
         values = {key: np.array([value]) for key, value in row.items()}

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from probekit import Table
+from probekit.host import Machine
 from probekit_drops import funnel
 from probekit_drops.values import Point
 
@@ -32,7 +33,9 @@ def _columns(table: Table) -> dict[str, list[Any]]:
 
 def _rows(counts: dict[Point, int], programs: tuple[str, ...] = _ALL, runs: int | None = None, other: int = 0) -> Any:
     of_program = {} if runs is None else {"lo": runs}
-    columns = _columns(funnel.table(_values(counts, other), _OWN, ["lo"], programs, of_program, funnel.Devices()))
+    columns = _columns(
+        funnel.table(_values(counts, other), _OWN, ["lo"], programs, of_program, funnel.Devices(Machine()))
+    )
     return {
         layer: (packets, unseen, following)
         for layer, packets, unseen, following in zip(
@@ -65,7 +68,7 @@ def test_runs_of_a_program_that_cannot_be_observed_are_compared_with_all_that_ar
 
 def test_buffers_are_counted_apart_from_the_packets_that_they_stand_for() -> None:
     columns = _columns(
-        funnel.table(_values({Point.RECEIVED: 300}, 5), _OWN, ["lo"], ("received",), {}, funnel.Devices())
+        funnel.table(_values({Point.RECEIVED: 300}, 5), _OWN, ["lo"], ("received",), {}, funnel.Devices(Machine()))
     )
     assert [columns[name][0] for name in ("packets", "others", "buffers")] == [300, 5, 35]
 
@@ -73,7 +76,7 @@ def test_buffers_are_counted_apart_from_the_packets_that_they_stand_for() -> Non
 def test_a_device_that_is_gone_keeps_its_name_and_what_it_counted(monkeypatch: pytest.MonkeyPatch) -> None:
     present = [(1, "lo"), (7, "eth\udce9")]
     monkeypatch.setattr(socket, "if_nameindex", lambda: list(present))
-    devices = funnel.Devices()
+    devices = funnel.Devices(Machine())
     present.pop()
     devices.look({8: "brief"})
     assert [devices.name(number) for number in (1, 7, 8, 9)] == ["lo", "eth\ufffd", "brief", "#9"]
@@ -89,7 +92,7 @@ def test_a_device_that_comes_back_is_there_and_one_with_a_new_name_keeps_the_fir
 ) -> None:
     present = [(7, "eth0")]
     monkeypatch.setattr(socket, "if_nameindex", lambda: list(present))
-    devices = funnel.Devices()
+    devices = funnel.Devices(Machine())
     present[:] = [(7, "lan"), (8, "eth0")]
     devices.look()
     assert (devices.name(7), devices.name(8), devices.gone("eth0")) == ("eth0", "eth0", "")

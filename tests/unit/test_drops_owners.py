@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from probekit.host import Machine
 from probekit_drops import owners
 
 _ALL = 0x1FFFFFFFFFF
@@ -29,7 +30,7 @@ def _own(folder: Path, capabilities: int) -> None:
 def test_a_name_that_is_no_utf8_or_spans_lines_is_a_name(tmp_path: Path) -> None:
     _process(tmp_path, 10, b"caf\xe9-\xd0\xbf\xd1", 1)
     _process(tmp_path, 11, b"line\nfeed \x1b[31m", 2)
-    found = owners.Owners(tmp_path).of({1, 2, 3})
+    found = owners.Owners(Machine(), tmp_path).of({1, 2, 3})
     assert found == {1: (10, "caf\ufffd-\u043f\ufffd"), 2: (11, "line\nfeed \x1b[31m")}
 
 
@@ -40,14 +41,14 @@ def test_what_is_odd_in_proc_costs_no_other_process_its_name(tmp_path: Path) -> 
     (_process(tmp_path, 6, b"odd") / "fd" / "0").symlink_to(os.fsdecode(b"caf\xe9"))
     _process(tmp_path, 10, None, 1)  # it ended between its sockets and its name
     _process(tmp_path, 11, b"fine", 2)
-    found = owners.Owners(tmp_path)
+    found = owners.Owners(Machine(), tmp_path)
     assert found.of({1, 2}) == {1: (10, ""), 2: (11, "fine")}
     assert found.refused == 0
 
 
 def test_a_socket_keeps_its_owner_when_that_is_gone(tmp_path: Path) -> None:
     process = _process(tmp_path, 10, b"brief", 1)
-    found = owners.Owners(tmp_path)
+    found = owners.Owners(Machine(), tmp_path)
     first = found.of({0, 1})
     (process / "fd" / "0").unlink()
     assert found.of({0, 1}) == first == {1: (10, "brief")}
@@ -63,12 +64,12 @@ def test_what_is_lacking_to_see_other_processes_is_known(
     tmp_path: Path, capabilities: int, lacking: tuple[str, ...]
 ) -> None:
     _own(tmp_path, capabilities)
-    assert owners.Owners(tmp_path).lacking == lacking
+    assert owners.Owners(Machine(), tmp_path).lacking == lacking
 
 
 def test_namespaces_whose_links_dangle_or_whose_names_are_bytes_cost_a_name(tmp_path: Path) -> None:
     (tmp_path / "gone").symlink_to(tmp_path / "nowhere")
     (tmp_path / "blue").write_text("")
     (tmp_path / os.fsdecode(b"caf\xe9")).write_text("")
-    assert sorted(owners.namespaces(tmp_path).values()) == ["blue", "caf\ufffd"]
-    assert owners.namespaces(tmp_path / "nowhere") == {}
+    assert sorted(name for _, name in owners.namespaces(tmp_path)) == ["blue", "caf\ufffd"]
+    assert owners.namespaces(tmp_path / "nowhere") == []

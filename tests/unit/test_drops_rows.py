@@ -6,6 +6,7 @@ from typing import Any
 import pytest
 
 from probekit.decode.symbols import Symbols
+from probekit.host import Machine
 from probekit_drops.categories import Category
 from probekit_drops.netfilter import HookEntry, key
 from probekit_drops.rows import Namer
@@ -33,7 +34,7 @@ def namer(tmp_path: Path) -> Namer:
     )
     lines = [f"{0xFFFFFFFF81000000 + 0x1000 * at:x} T {name}\n" for at, name in enumerate(names)]
     (tmp_path / "kallsyms").write_text("".join(lines))
-    found = Namer(Symbols(tmp_path / "kallsyms"))
+    found = Namer(Machine(), Symbols(tmp_path / "kallsyms"))
     found.__dict__["reasons"] = {2: "SKB_DROP_REASON_NOT_SPECIFIED", 12: "SKB_DROP_REASON_NETFILTER_DROP"}
     return found
 
@@ -154,7 +155,7 @@ def test_hooks_have_their_familys_names_and_a_devices_chains_are_its_own(
 
 def test_without_the_right_to_see_functions_categories_hooks_and_reasons_are_there(tmp_path: Path) -> None:
     (tmp_path / "kallsyms").write_text("0000000000000000 T nft_do_chain\n")
-    hidden = Namer(Symbols(tmp_path / "kallsyms"))
+    hidden = Namer(Machine(), Symbols(tmp_path / "kallsyms"))
     hidden.__dict__["reasons"] = {12: "SKB_DROP_REASON_NETFILTER_DROP"}
     place = hidden.place(_row(chain=_CHAIN), _at(HookEntry("(hidden)", _CHAIN, "t", "first")))
     assert (place.reason, place.category, place.location) == ("NETFILTER_DROP", Category.FIREWALL, "(hidden)")

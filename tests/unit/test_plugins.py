@@ -140,7 +140,9 @@ def test_a_hook_gets_the_arguments_it_wants(install: Install) -> None:
     decode = found.call(PROBES, "wig", "probekit_decode", probe="wig", config="c", source="s", map="m")
     assert decode("b") == ("s", "m", "b")
     assert (
-        found.call(PROBES, "wig", "probekit_aggregate", probe="wig", config="c", attached=(), began=0).__name__
+        found.call(
+            PROBES, "wig", "probekit_aggregate", probe="wig", config="c", attached=(), began=0, machine=None
+        ).__name__
         == "Aggregator"
     )
 
@@ -248,7 +250,7 @@ def test_an_aggregator_needs_two_hooks(install: Install) -> None:
     found = discover()
     assert (
         found.call(
-            AGGREGATORS, "wig", "probekit_aggregate", probe="latency", config=None, attached=(), began=0
+            AGGREGATORS, "wig", "probekit_aggregate", probe="latency", config=None, attached=(), began=0, machine=None
         ).__name__
         == "Aggregator"
     )

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 from hypothesis.strategies import DrawFn
 
 from probekit import Column, Columns, Distribution, Figures, Table
+from probekit.host import Machine
 from probekit.model import Array
 from probekit_conntrack.aggregate import ConntrackAggregator
 from probekit_conntrack.config import ConntrackConfig
@@ -110,7 +111,7 @@ def columns(source: str, rows: Iterable[Array], kind: np.dtype[Any], taken: int)
 @settings(max_examples=150, deadline=None)
 @given(st.lists(tracked(), max_size=8), st.lists(tracked(), max_size=4), st.booleans(), st.booleans())
 def test_connections_have_possible_figures(closed: list[Array], still: list[Array], taken: bool, known: bool) -> None:
-    tracker = ConntrackAggregator(ConntrackConfig(max_closed=5), BEGAN)
+    tracker = ConntrackAggregator(ConntrackConfig(max_closed=5), BEGAN, Machine())
     now = TAKEN if taken else BEGAN  # looked at before any time has gone by
     tracker.update(columns("closed", closed, TRACKED, now))
     tracker.update(columns("connections", still, TRACKED, now))

@@ -9,8 +9,8 @@ from typing import ClassVar
 
 import numpy as np
 from attrs import frozen
-from probekit import Array, Batch, LiveMap
-from probekit.drain import MapSource, Reader, dtype_of
+from probekit import Array, Batch, LiveMap, Source
+from probekit.drain import Reader, dtype_of
 
 _BPF = {"x86_64": 321, "aarch64": 280}[platform.machine()]
 _LOOKUP_AND_DELETE = 21
@@ -18,7 +18,7 @@ _QUEUE = 22  # BPF_MAP_TYPE_QUEUE
 
 
 @frozen
-class Queue(MapSource):
+class Queue(Source):
     """A queue.
 
     Attributes:
