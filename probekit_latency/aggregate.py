@@ -31,6 +31,7 @@ class LatencyAggregator:
         self._config = config
         self._lives = Lives(ROW, config.max_closed, identity, merge_evicted, self._fold)
         self._others = np.zeros(0, ROW)
+        self._first: Measure | None = None
         self._counters: dict[str, int] = {}
         self._owners: dict[int, str] = {}
         self._histograms = {measure: Histogram() for measure in Measure}
@@ -107,15 +108,21 @@ class LatencyAggregator:
 
     @property
     def _primary(self) -> Measure:
-        """What the main figures are of: the two ends of a loopback connection must not be added up."""
-        return Measure.REQUEST if self._histograms[Measure.REQUEST].events else Measure.SERVICE
+        """What the main figures are of: the two ends of a loopback connection must not be added up.
+
+        It stays what it is once there was an exchange: figures of a run that change their meaning are of no use.
+        """
+        if self._first is None:
+            there = [each for each in (Measure.REQUEST, Measure.SERVICE) if self._histograms[each].events]
+            self._first = there[0] if there else None
+        return self._first or Measure.REQUEST
 
     def _summary(self) -> dict[str, Any]:
-        count = self._counters.get
+        count, measure = self._counters.get, self._primary
         produced = {"produced": count("events", 0)} if self._config.mode == "events" else {}
         return {
-            "measure": self._primary.name.lower(),
-            "total_events": self._histograms[self._primary].events,
+            "measure": measure.name.lower() if self._first is not None else None,
+            "total_events": self._histograms[measure].events,
             "event_type_breakdown": {
                 measure.name.lower(): self._histograms[measure].events for measure in (Measure.REQUEST, Measure.SERVICE)
             },

@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 from attrs import frozen
@@ -109,6 +111,20 @@ class Histogram:
     def __init__(self, counts: Array | None = None, moments: Moments | None = None) -> None:
         self.counts: Array = np.zeros(BUCKETS, np.int64) if counts is None else counts.astype(np.int64)
         self.moments = moments
+
+    @classmethod
+    def of(cls, buckets: Mapping[str, Any]) -> Histogram:
+        """From `buckets` of a distribution in a JSON document; adding `counts` of several merges them.
+
+        Raises:
+            ValueError: They are of another scheme.
+        """
+        if (buckets["scheme"], buckets["unit"]) != (f"log-linear/{PER_OCTAVE}", "ns"):
+            raise ValueError(f"these are no log-linear/{PER_OCTAVE} buckets of ns")
+        histogram = cls()
+        for bucket, count in buckets["counts"].items():
+            histogram.counts[int(bucket)] = count
+        return histogram
 
     @property
     def events(self) -> int:

@@ -5,20 +5,20 @@ from __future__ import annotations
 import datetime
 import math
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from ..model import Attached, Distribution, Hindrance, Snapshot, Table
 from .safe import well_formed
 
-SCHEMA = "probekit/1"
-"""Changes when a name in the document goes or changes its meaning."""
+SCHEMA = "probekit/2"
+"""Changes when a name in the document goes or changes its meaning; docs/schema has it as JSON Schema."""
 
 
 def document(snapshot: Snapshot) -> dict[str, Any]:
     """A snapshot as JSON values: run, summary, tables by key, distributions by name."""
     tables = {table.name: dict(zip(keys(table), rows(table), strict=True)) for table in snapshot.figures.tables}
-    whole = {**before_tables(snapshot), **tables, **after_tables(snapshot)}
+    whole = {**before_tables(snapshot), **tables, **after_tables(snapshot, snapshot.figures.tables)}
     return {name: rounded(value) for name, value in whole.items()}
 
 
@@ -28,6 +28,15 @@ def before_tables(snapshot: Snapshot) -> dict[str, Any]:
     return {
         "schema": SCHEMA,
         "probe": snapshot.probe,
+        "run": {
+            "id": snapshot.run.id,
+            "host": snapshot.run.host,
+            "boot_id": snapshot.run.boot,
+            "sequence": snapshot.sequence,
+            "final": snapshot.final,
+            "began_monotonic_ns": snapshot.run.began,
+            "began_unix_ns": snapshot.run.anchor,
+        },
         "timestamp": datetime.datetime.fromtimestamp(snapshot.taken, datetime.timezone.utc).isoformat(),
         "duration_seconds": round(snapshot.taken - snapshot.started, 3),
         "kernel": snapshot.kernel,
@@ -37,17 +46,27 @@ def before_tables(snapshot: Snapshot) -> dict[str, Any]:
     }
 
 
-def after_tables(snapshot: Snapshot) -> dict[str, Any]:
-    """What the document has after its tables: the distributions, those of the first one by names of their own."""
+def after_tables(snapshot: Snapshot, tables: Iterable[Table]) -> dict[str, Any]:
+    """What the document has after its tables: the distributions, those of the first one by names of their own, too.
+
+    Args:
+        snapshot: What to tell.
+        tables: Those that the document has; what their columns are comes last.
+    """
     distributions = snapshot.figures.distributions
-    if not distributions:
-        return {}
-    main = distributions[0]
-    return {
-        "histogram": {bucket.label: bucket.count for bucket in main.buckets},
-        "percentiles": dict(main.percentiles),
-        "distributions": {d.name: _distribution(d) for d in distributions},
+    told: dict[str, Any] = {}
+    if distributions:
+        told["histogram"] = {bucket.label: bucket.count for bucket in distributions[0].buckets}
+        told["percentiles"] = dict(distributions[0].percentiles)
+        told["distributions"] = {d.name: _distribution(d) for d in distributions}
+    told["described"] = {
+        table.name: {
+            column.name: {"kind": column.kind.value, "unit": column.unit, "help": column.help}
+            for column in table.columns
+        }
+        for table in tables
     }
+    return told
 
 
 def rows(table: Table) -> Iterator[dict[str, Any]]:
@@ -99,4 +118,12 @@ def _distribution(distribution: Distribution) -> dict[str, Any]:
         f"std_dev_{unit}": distribution.std,
         "percentiles": dict(distribution.percentiles),
         "histogram": {bucket.label: bucket.count for bucket in distribution.buckets},
+        "buckets": _buckets(distribution),
     }
+
+
+def _buckets(distribution: Distribution) -> dict[str, Any]:
+    """The fine histogram, of which two are merged by adding: docs/schema says what its buckets are."""
+    used = distribution.counts.nonzero()[0].tolist()
+    counts = distribution.counts[used].tolist()
+    return {"scheme": "log-linear/64", "unit": "ns", "counts": dict(zip(map(str, used), counts, strict=True))}

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,7 +22,7 @@ _STEP = "  "
 _WHOLE = 1e12  # from here on a float has no thousandths worth rounding
 
 
-def pieces(snapshot: Snapshot, tables: Iterable[Table], ahead: Mapping[str, Any], lines: bool) -> Iterator[str]:
+def pieces(snapshot: Snapshot, tables: Sequence[Table], ahead: Mapping[str, Any], lines: bool) -> Iterator[str]:
     """The text of a snapshot's document, a newline at its end.
 
     Args:
@@ -42,7 +42,7 @@ def pieces(snapshot: Snapshot, tables: Iterable[Table], ahead: Mapping[str, Any]
         yield f"{separator}{outer}{json_text(table.name)}: {{"
         yield from _rows(table, separator, inner)
         yield f"{outer if len(table.key) else ''}}}"
-    for name, value in after_tables(snapshot).items():
+    for name, value in after_tables(snapshot, tables).items():
         yield f"{separator}{outer}{json_text(name)}: {_value(value, lines)}"
     yield "\n}\n" if lines else "}\n"
 

@@ -7,7 +7,7 @@ config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> e
 from __future__ import annotations
 
 from .batch import Array, Batch, Columns
-from .figures import Bucket, Column, Deferred, Distribution, Figures, Snapshot, Table
+from .figures import Bucket, Column, Deferred, Distribution, Figures, Kind, Run, Snapshot, Table
 from .object import Attached, Compiled, Hindrance, LiveMap, MapSpec, Object, Refusal
 from .plan import ENDED, LAYOUT, Added, AttachPlan, Observation, Planned
 from .points import AttachPoint, BtfName
@@ -36,6 +36,7 @@ __all__ = [
     "Figures",
     "Hindrance",
     "Joiner",
+    "Kind",
     "LiveMap",
     "MapSpec",
     "Object",
@@ -43,6 +44,7 @@ __all__ = [
     "Planned",
     "Reader",
     "Refusal",
+    "Run",
     "Snapshot",
     "Source",
     "Table",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import enum
+import re
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, overload
@@ -12,12 +14,27 @@ from .batch import Array
 from .object import Attached
 
 
+class Kind(str, enum.Enum):
+    """What a column's values are, for who adds them up or draws them."""
+
+    COUNTER = "counter"  # it only ever grows
+    GAUGE = "gauge"  # it goes up and down
+    INFORMATION = "information"  # it says which row this is, or what it is like
+
+
+_UNITS = (
+    (re.compile(r"_per_s$"), "1/s"), (re.compile(r"_us$"), "us"), (re.compile(r"_ms$"), "ms"),
+    (re.compile(r"_ns$"), "ns"), (re.compile(r"_s$"), "s"), (re.compile(r"_percent$"), "percent"),
+    (re.compile(r"_share$"), "ratio"), (re.compile(r"(^|_)bytes(_|$)"), "bytes"),
+)  # fmt: skip
+
+
 @frozen
 class Column:
     """A column of a table.
 
     Attributes:
-        name: As in JSON and CSV, its unit included: `avg_latency_us`.
+        name: As in JSON and CSV, its unit included: `avg_latency_us`, `bytes_sent`, `churn_per_s`.
         values: One for each row.
         label: It says which row this is, rather than being measured.
         total: It only ever grows.
@@ -29,6 +46,16 @@ class Column:
     label: bool = False
     total: bool = False
     help: str = ""
+
+    @property
+    def kind(self) -> Kind:
+        """What its values are."""
+        return Kind.INFORMATION if self.label else Kind.COUNTER if self.total else Kind.GAUGE
+
+    @property
+    def unit(self) -> str:
+        """The unit that its name says; empty for what is counted, and for information that is no time."""
+        return next((unit for pattern, unit in _UNITS if pattern.search(self.name)), "")
 
 
 @frozen
@@ -153,6 +180,25 @@ class Figures:
 
 
 @frozen
+class Run:
+    """What the snapshots of one run have in common.
+
+    Attributes:
+        id: Different for each run; empty for snapshots that are of none.
+        host: Name of the machine.
+        boot: The kernel's random number of its start (boot_id).
+        began: When programs began to count, ns of CLOCK_MONOTONIC of the initial time namespace, which they read.
+        anchor: The same moment, ns of Unix time.
+    """
+
+    id: str = ""
+    host: str = ""
+    boot: str = ""
+    began: int = 0
+    anchor: int = 0
+
+
+@frozen
 class Snapshot:
     """The state of a run as exporters get it.
 
@@ -164,6 +210,8 @@ class Snapshot:
         kernel: Release of the kernel.
         attached: What was attached, and how.
         figures: The probe's figures; `lost` includes what the core lost.
+        run: Which run it is of.
+        sequence: How many moments of the run had snapshots before; those of one moment have the same.
     """
 
     probe: str
@@ -173,6 +221,8 @@ class Snapshot:
     kernel: str
     attached: tuple[Attached, ...]
     figures: Figures
+    run: Run = Run()
+    sequence: int = 0
 
     @property
     def shown(self) -> Sequence[Table]:

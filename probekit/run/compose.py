@@ -25,6 +25,7 @@ from ..machine.look import Machine
 from ..model import Compiled, Planned, Snapshot
 from ..plugins import EXPORTERS, PROBES, Plugins
 from . import clock
+from .identity import identify
 from .stop import Stop
 
 if TYPE_CHECKING:  # it needs NumPy
@@ -159,7 +160,7 @@ def begin(
         Running(probe.planned.name, each, source, parts_of(probe.planned, plugins, each.attached, began, asked), failed)
         for probe, each, source in zip(probes, loaded.values(), sources, strict=True)
     ]
-    return Begun(running, collector, gate, programs_clock, began)
+    return Begun(running, collector, gate, programs_clock, began, identify(programs_clock, began))
 
 
 def _gate_and_clock(stack: ExitStack) -> tuple[Gate, clock.Clock]:

@@ -15,7 +15,7 @@ from ..config import RunSettings
 from ..export.chain import Chain
 from ..load import Gate
 from ..machine.kernel import KernelFacts
-from ..model import Figures, Snapshot
+from ..model import Figures, Run, Snapshot
 from .clock import Clock
 from .probe import Running, Sources
 from .stop import Stop
@@ -93,6 +93,7 @@ class Begun:
         gate: Open.
         clock: The programs'.
         began: When the gate was opened, ns of that clock.
+        run: Which run it is.
     """
 
     running: list[Running]
@@ -100,6 +101,7 @@ class Begun:
     gate: Gate
     clock: Clock
     began: int
+    run: Run
 
     def close(self) -> None:
         """Closes the gate; nothing is produced any more."""
@@ -132,7 +134,7 @@ class Measurement:
         ending = Ending(begun.gate, begun.clock, self.stop, end)
         ending.start()
         try:
-            self._until(ending, round(settings.interval * _NANOSECONDS))
+            sequence = self._until(ending, round(settings.interval * _NANOSECONDS))
         finally:
             self.stop.set()
             ending.join()
@@ -142,26 +144,29 @@ class Measurement:
             running.drain()
         for running in begun.running:
             running.loaded.detach()
-        self.chain.end(self._snapshots(ending.moment, final=True))
+        self.chain.end(self._snapshots(ending.moment, sequence, final=True))
 
-    def _until(self, ending: Ending, interval: int) -> None:
-        clock, tick = self.begun.clock, self.begun.began + interval
+    def _until(self, ending: Ending, interval: int) -> int:
+        """Takes snapshots until the end; how many moments had some."""
+        clock, tick, sequence = self.begun.clock, self.begun.began + interval, 0
         while not ending.over.wait(min(_POLL_SECONDS, max(tick - clock.now(), 0) / _NANOSECONDS)):
             for running in self.begun.running:
                 running.aggregate()
             now = clock.now()
             if self.chain.gone:
-                return
+                break
             if now >= tick:
                 tick += (1 + (now - tick) // interval) * interval  # those that were slept through are not made up for
                 for running in self.begun.running:
                     running.drain()
                 if ending.over.is_set():  # the last snapshots are wanted now
-                    return
-                for snapshot in self._snapshots(clock.now(), final=False):
+                    break
+                for snapshot in self._snapshots(clock.now(), sequence, final=False):
                     self.chain.put(snapshot)
+                sequence += 1
+        return sequence
 
-    def _snapshots(self, taken: int, final: bool) -> list[Snapshot]:
+    def _snapshots(self, taken: int, sequence: int, final: bool) -> list[Snapshot]:
         """One of each probe; a probe that joins others' figures with its own comes after them."""
         beside: dict[str, Figures] = {}
         made = []
@@ -177,6 +182,8 @@ class Measurement:
                     kernel=self.kernel.release,
                     attached=running.loaded.attached,
                     figures=figures,
+                    run=self.begun.run,
+                    sequence=sequence,
                 )
             )
         return made

@@ -26,6 +26,7 @@ from probekit.export.csv import CsvConfig, CsvExporter
 from probekit.export.json import JsonConfig, JsonExporter
 from probekit.export.jsonl import JsonlConfig, JsonlExporter
 from probekit.export.stdout import StdoutConfig, StdoutExporter
+from probekit.model import Run
 
 _EVENTS = (120, 30, 7)
 
@@ -70,7 +71,7 @@ def _stream(count: int) -> Table:
 def _request() -> Distribution:
     return Distribution(
         name="request", unit="us", help="what it is", events=157, min=1.0, max=99.9999, mean=12.34567, std=None,
-        percentiles={"p50": 10.00049, "p99": 90.0}, counts=np.zeros(4, np.int64),
+        percentiles={"p50": 10.00049, "p99": 90.0}, counts=np.array([0, 150, 0, 7]),
         buckets=(Bucket("0-1ms", 0.0, 1000.0, 150), Bucket("1+ms", 1000.0, math.inf, 7)),
     )  # fmt: skip
 
@@ -89,7 +90,7 @@ def _snapshot(probe: str = "wiggle", final: bool = True, **figures: Any) -> Snap
     }
     return Snapshot(
         probe=probe, started=1_700_000_000.0, taken=1_700_000_002.5, final=final, kernel="6.1.0", attached=attached,
-        figures=Figures(**given),
+        figures=Figures(**given), run=Run("7f", "wire", "b00t", 5 * 10**9, 17 * 10**17), sequence=3,
     )  # fmt: skip
 
 
@@ -135,10 +136,19 @@ def test_every_exporter_gives_the_same_totals(tmp_path: Path, capsys: pytest.Cap
 
 def test_a_document_says_what_was_measured_where_and_how(tmp_path: Path) -> None:
     document = _document(tmp_path, _snapshot())
-    head = {name: document[name] for name in list(document)[:7]}
+    head = {name: document[name] for name in list(document)[:8]}
     assert head == {
-        "schema": "probekit/1",
+        "schema": "probekit/2",
         "probe": "wiggle",
+        "run": {
+            "id": "7f",
+            "host": "wire",
+            "boot_id": "b00t",
+            "sequence": 3,
+            "final": True,
+            "began_monotonic_ns": 5_000_000_000,
+            "began_unix_ns": 1_700_000_000_000_000_000,
+        },
         "timestamp": "2023-11-14T22:13:22.500000+00:00",
         "duration_seconds": 2.5,
         "kernel": "6.1.0",
@@ -162,8 +172,20 @@ def test_a_document_has_the_main_distribution_at_the_top_and_all_below(tmp_path:
         "std_dev_us": None,
         "percentiles": {"p50": 10.0, "p99": 90.0},
         "histogram": {"0-1ms": 150, "1+ms": 7},
+        "buckets": {"scheme": "log-linear/64", "unit": "ns", "counts": {"1": 150, "3": 7}},
     }
     assert document["distributions"]["wire"]["min_us"] is None
+
+
+def test_a_document_says_what_its_columns_are(tmp_path: Path) -> None:
+    names = ("bytes_sent", "avg_us", "churn_per_s", "unseen_percent", "idle_share", "until_s", "segments")
+    columns = tuple(Column(name, np.zeros(1), total=name == "bytes_sent", help="it") for name in names)
+    table = Table("all", (Column("who", np.array(["x"]), label=True), *columns), np.array(["x"]))
+    told = _document(tmp_path, _snapshot(tables=(table,)))["described"]["all"]
+    assert told["who"] == {"kind": "information", "unit": "", "help": ""}
+    assert [told[name]["unit"] for name in names] == ["bytes", "us", "1/s", "percent", "ratio", "s", ""]
+    assert [told[name]["kind"] for name in names] == ["counter", *["gauge"] * 6]
+    assert told["avg_us"]["help"] == "it"
 
 
 def test_a_document_has_each_table_by_its_keys(tmp_path: Path) -> None:

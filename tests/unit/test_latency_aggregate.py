@@ -518,7 +518,7 @@ def test_losses_and_the_summary_are_the_counters_of_all_cpus() -> None:
         "clock": 110,
     }
     assert figures.summary == {
-        "measure": "service",
+        "measure": None,
         "total_events": 0,
         "event_type_breakdown": {"request": 0, "service": 0},
         "sample": 0.5,
