@@ -20,6 +20,7 @@ from ..config import Settings
 from ..errors import ExportError, LoadError, ProbekitError
 from ..export.chain import Chain, Link
 from ..load import Gate, Loaded
+from ..machine import memory
 from ..machine.kernel import KernelFacts
 from ..machine.look import Machine
 from ..model import Compiled, Planned, Snapshot
@@ -98,6 +99,7 @@ def run(
 
         tables.check(planned, settings.exports, plugins)
     compiled = compile_all(planned, kernel, objects)
+    memory.give_back()
     chain = Chain(_links(settings, plugins, told), told.progress)
     if not chain.open():
         return
