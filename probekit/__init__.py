@@ -26,6 +26,7 @@ from .model import (
     Decoder,
     Deferred,
     Distribution,
+    Events,
     Exporter,
     Figures,
     LiveMap,
@@ -42,7 +43,7 @@ hook = pluggy.HookimplMarker("probekit")
 
 __all__ = [
     "ENDED", "Aggregator", "Array", "AttachPlan", "AttachPoint", "Attached", "Batch", "Bucket", "Bytes", "Column",
-    "Columns", "Decoder", "Deferred", "Distribution", "ExportError", "Exporter", "Figures", "InputError", "KernelFacts",
-    "LiveMap", "Observation", "Seconds", "Snapshot", "Source", "Table",
+    "Columns", "Decoder", "Deferred", "Distribution", "Events", "ExportError", "Exporter", "Figures", "InputError",
+    "KernelFacts", "LiveMap", "Observation", "Seconds", "Snapshot", "Source", "Table",
     "aggregate", "attach", "decode", "drain", "export", "hook", "host", "option", "testing",
 ]  # fmt: skip

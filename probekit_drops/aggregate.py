@@ -64,10 +64,7 @@ class DropsAggregator:
 
     def snapshot(self) -> Figures:
         """The figures as they are now."""
-        if self._reading is not None:
-            self._reading.join()
-        self._namespaces = {**self._namespaces, **dict(self._machine.ask(namespaces))}
-        stream = self._stream() if self._config.mode == "events" else None
+        self._look()
         found = tables.places(self._flows, self._namer, self._entries)
         others = {
             **self._places,
@@ -79,8 +76,20 @@ class DropsAggregator:
             summary=self._summary(tables.is_normal([*found, *found_others]), [*found, *found_others]),
             tables=Deferred(partial(_tables, found, self._flows, found_others, self._places, known, self._funnel())),
             lost=self._lost(),
-            stream=stream,
         )
+
+    def stream(self) -> Table | None:
+        """Drops since the last call."""
+        if self._config.mode != "events":
+            return None
+        self._look()
+        return self._stream()
+
+    def _look(self) -> None:
+        """What names are from, as it is now."""
+        if self._reading is not None:
+            self._reading.join()
+        self._namespaces = {**self._namespaces, **dict(self._machine.ask(namespaces))}
 
     def _known(self, values: Mapping[str, Array]) -> tables.Known:
         """The names of what these rows have numbers of, as they are now; nothing that changes it later."""

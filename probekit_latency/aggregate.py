@@ -45,7 +45,6 @@ class LatencyAggregator:
     def snapshot(self) -> Figures:
         """The figures as they are now."""
         self._lives.settle()
-        stream, self._fresh = self._fresh, []
         whole, news = self._tables()
         self._lives.told()
         return Figures(
@@ -54,8 +53,12 @@ class LatencyAggregator:
             news=news,
             distributions=self._distributions(),
             lost=self._lost(),
-            stream=tables.events(stream, self._owners) if self._config.mode == "events" else None,
         )
+
+    def stream(self) -> Table | None:
+        """Exchanges since the last call."""
+        fresh, self._fresh = self._fresh, []
+        return tables.events(fresh, self._owners) if self._config.mode == "events" else None
 
     def _tables(self) -> tuple[Deferred, Deferred]:
         """All tables, and what is new in them. Text for 100,000 rows takes a while, and not everybody wants it."""

@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any
 
 from ..errors import ExportError, ProbekitError
-from ..model import Exporter, Snapshot
+from ..model import Events, Exporter, Snapshot
 
 OPENING_SECONDS = 5.0
 """An exporter that is not open by then is not waited for any longer; it may still be."""
@@ -26,6 +26,7 @@ STUCK_SECONDS = 10.0
 LONGEST_SECONDS = 120.0
 """The same of one that does something all the time, but takes no snapshot."""
 _WAITING = 4  # snapshots of one probe that wait for an exporter; of more, the oldest are left out
+_WAITING_EVENTS = 200_000  # that wait for an exporter; of more, the oldest are left out
 _SAY_SECONDS = 1.0
 _LEAVE_SECONDS = 0.2
 
@@ -60,7 +61,8 @@ class Link(threading.Thread):
         self._failed = failed
         self._told = told
         self._changed = threading.Condition()
-        self._waiting: deque[Snapshot] = deque()
+        self._waiting: deque[Snapshot | Events] = deque()
+        self._events = 0  # of those that wait
         self._opened: bool | None = None  # whether it was; None: it is still at it
         self._over = False
         self._done = 0
@@ -74,8 +76,8 @@ class Link(threading.Thread):
             self._changed.notify_all()
         if not opened:
             return
-        while (snapshot := self._next()) is not None:
-            self._call("export", snapshot)
+        while (given := self._next()) is not None:
+            self._call("stream" if isinstance(given, Events) else "export", given)
             with self._changed:
                 self._done += 1
                 self._changed.notify_all()
@@ -95,13 +97,28 @@ class Link(threading.Thread):
     def put(self, snapshot: Snapshot) -> None:
         """Gives it a snapshot; returns at once."""
         with self._changed:
-            mine = [waiting for waiting in self._waiting if waiting.probe == snapshot.probe]
+            mine = [each for each in self._waiting if isinstance(each, Snapshot) and each.probe == snapshot.probe]
             if self._replaces:
                 for waiting in mine:
                     self._waiting.remove(waiting)
             elif len(mine) >= _WAITING and not snapshot.final:
-                self._leave_out(mine[0])
+                self._waiting.remove(mine[0])
+                self._left_out += 1
             self._waiting.append(snapshot)
+            self._changed.notify_all()
+
+    def stream(self, events: Events) -> None:
+        """Gives it events, if it takes any; returns at once."""
+        if not hasattr(self._exporter, "stream"):
+            return
+        with self._changed:
+            while self._events > _WAITING_EVENTS:
+                oldest = next(each for each in self._waiting if isinstance(each, Events))
+                self._waiting.remove(oldest)
+                self._events -= len(oldest.table.key)
+                self._say(f"does not keep up: {len(oldest.table.key)} events of {oldest.probe} were left out")
+            self._waiting.append(events)
+            self._events += len(events.table.key)
             self._changed.notify_all()
 
     def end(self) -> None:
@@ -139,21 +156,18 @@ class Link(threading.Thread):
         with self._changed:
             self._over = True
             self._waiting.clear()
+            self._events = 0
             self._changed.notify_all()
         if self.is_alive():
             self.join(_LEAVE_SECONDS)
 
-    def _next(self) -> Snapshot | None:
+    def _next(self) -> Snapshot | Events | None:
         with self._changed:
             self._changed.wait_for(lambda: self._waiting or self._over)
-            return self._waiting.popleft() if self._waiting else None
-
-    def _leave_out(self, snapshot: Snapshot) -> None:
-        self._waiting.remove(snapshot)
-        self._left_out += 1
-        stream = snapshot.figures.stream
-        if stream is not None and len(stream.key):
-            self._say(f"does not keep up: {len(stream.key)} events of {snapshot.probe} were left out")
+            given = self._waiting.popleft() if self._waiting else None
+            if isinstance(given, Events):
+                self._events -= len(given.table.key)
+            return given
 
     def _call(self, method: str, *arguments: Any) -> bool:
         try:
@@ -219,6 +233,11 @@ class Chain:
         """Gives every exporter a snapshot that is not the last one; returns at once."""
         for link in (*self._links, self._watching):
             link.put(snapshot)
+
+    def stream(self, events: Events) -> None:
+        """Gives events to every exporter that takes some; returns at once."""
+        for link in self._links:
+            link.stream(events)
 
     def end(self, last: list[Snapshot]) -> None:
         """Gives the last snapshots to one exporter after the other, and closes it. Only the first call does."""

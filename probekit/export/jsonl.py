@@ -8,7 +8,7 @@ from attrs import frozen
 
 from .. import hook
 from ..config.options import option
-from ..model import Snapshot
+from ..model import Events, Snapshot
 from . import files
 from .document import rounded, rows
 from .json_document import pieces
@@ -44,15 +44,18 @@ class JsonlExporter:
             file.close()
 
     def export(self, snapshot: Snapshot) -> None:
-        """Writes the lines, whole ones."""
-        lines = []
-        if snapshot.figures.stream is not None:
-            events = ({"record": "event", "probe": snapshot.probe, **row} for row in rows(snapshot.figures.stream))
-            lines = [f"{json_text(rounded(event))}\n" for event in events]
-        lines.append("".join(pieces(snapshot, snapshot.figures.latest, {"record": "snapshot"}, lines=False)))
-        path = files.place(self._config.path, snapshot.probe)
-        file = self._files.setdefault(path, LineFile(path, self._config.force))
-        file.add(lines)
+        """Writes a line."""
+        line = "".join(pieces(snapshot, snapshot.figures.latest, {"record": "snapshot"}, lines=False))
+        self._file(snapshot.probe).add([line])
+
+    def stream(self, events: Events) -> None:
+        """Writes a line for each event."""
+        told = ({"record": "event", "probe": events.probe, **row} for row in rows(events.table))
+        self._file(events.probe).add([f"{json_text(rounded(event))}\n" for event in told])
+
+    def _file(self, probe: str) -> LineFile:
+        path = files.place(self._config.path, probe)
+        return self._files.setdefault(path, LineFile(path, self._config.force))
 
 
 @hook

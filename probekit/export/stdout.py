@@ -8,7 +8,7 @@ from attrs import frozen
 
 from .. import hook
 from ..config.options import option
-from ..model import Snapshot
+from ..model import Events, Snapshot
 from . import files
 from .lines import LineFile
 
@@ -22,7 +22,7 @@ class StdoutConfig:
 
 
 class StdoutExporter:
-    """Prints the last snapshot."""
+    """Prints the last snapshot, and events as they come."""
 
     def __init__(self, config: StdoutConfig) -> None:
         self._config = config
@@ -39,13 +39,17 @@ class StdoutExporter:
         """Nothing is open."""
 
     def export(self, snapshot: Snapshot) -> None:
-        """Prints the tables of the last snapshot; of streamed events each one as it comes."""
+        """Prints the tables of the last snapshot."""
         from . import terminal
 
-        if snapshot.figures.stream is not None:
-            self._out.add(terminal.events(snapshot.figures.stream), "events")
         if snapshot.final:
             self._out.add([terminal.tables(snapshot, self._config.rows, self._config.wide)], "")
+
+    def stream(self, events: Events) -> None:
+        """Prints each event as it comes."""
+        from . import terminal
+
+        self._out.add(terminal.events(events.table), "events")
 
 
 @hook

@@ -7,11 +7,11 @@ config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> e
 from __future__ import annotations
 
 from .batch import Array, Batch, Columns
-from .figures import Bucket, Column, Deferred, Distribution, Figures, Kind, Run, Snapshot, Table
+from .figures import Bucket, Column, Deferred, Distribution, Events, Figures, Kind, Run, Snapshot, Table
 from .object import Attached, Compiled, Hindrance, LiveMap, MapSpec, Object, Refusal
 from .plan import ENDED, LAYOUT, Added, AttachPlan, Observation, Planned
 from .points import AttachPoint, BtfName
-from .roles import Aggregator, Decoder, Exporter, Joiner
+from .roles import Aggregator, Decoder, Exporter, Joiner, Streamer
 from .sources import Reader, Source
 
 __all__ = [
@@ -32,6 +32,7 @@ __all__ = [
     "Decoder",
     "Deferred",
     "Distribution",
+    "Events",
     "Exporter",
     "Figures",
     "Hindrance",
@@ -47,5 +48,6 @@ __all__ = [
     "Run",
     "Snapshot",
     "Source",
+    "Streamer",
     "Table",
 ]

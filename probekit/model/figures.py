@@ -161,7 +161,6 @@ class Figures:
         tables: All that is kept. The first one is the main one.
         distributions: The first one is the main one.
         lost: What is missing in the figures, by cause.
-        stream: Rows since the last snapshot, where a probe streams events.
         news: The tables with those rows only that are open, or changed since the last snapshot: what is written in
             mid-run, so that it does not grow as the run does. None: it is all of them.
     """
@@ -170,13 +169,25 @@ class Figures:
     tables: Sequence[Table] = ()
     distributions: tuple[Distribution, ...] = ()
     lost: Mapping[str, int] = field(factory=dict)
-    stream: Table | None = None
     news: Sequence[Table] | None = None
 
     @property
     def latest(self) -> Sequence[Table]:
         """`news`; all tables where a probe makes no difference."""
         return self.tables if self.news is None else self.news
+
+
+@frozen
+class Events:
+    """Events that a probe streams, as they were collected.
+
+    Attributes:
+        probe: Its name.
+        table: A row for each; there is one at least.
+    """
+
+    probe: str
+    table: Table
 
 
 @frozen

@@ -7,7 +7,7 @@ from types import TracebackType
 from typing import Protocol, runtime_checkable
 
 from .batch import Batch, Columns
-from .figures import Figures, Snapshot
+from .figures import Figures, Snapshot, Table
 
 
 class Aggregator(Protocol):
@@ -28,11 +28,20 @@ class Joiner(Protocol):
         """Takes the figures of the run's other probes, by name, before each snapshot; those that join are not there."""
 
 
+@runtime_checkable
+class Streamer(Protocol):
+    """An aggregator that hands on events one by one, at least four times a second."""
+
+    def stream(self) -> Table | None:
+        """A row for each event since the last call; None where the run wants none."""
+
+
 class Exporter(Protocol):
     """Takes snapshots somewhere. Entered before the probes are attached, left after the last snapshot.
 
     All of it is called in a thread of its own. An exporter that has an attribute `replaces`, which is True, puts each
     snapshot of a probe in place of the one before: one that still waits when the next one comes is left out.
+    One that has a method `stream` gets the `Events` of probes that stream some, in the order of the snapshots.
     """
 
     def __enter__(self) -> Exporter:

@@ -142,6 +142,7 @@ class Measurement:
         for running in begun.running:
             running.sources.end(ending.moment)
             running.drain()
+        self._stream()
         for running in begun.running:
             running.loaded.detach()
         self.chain.end(self._snapshots(ending.moment, sequence, final=True))
@@ -152,6 +153,7 @@ class Measurement:
         while not ending.over.wait(min(_POLL_SECONDS, max(tick - clock.now(), 0) / _NANOSECONDS)):
             for running in self.begun.running:
                 running.aggregate()
+            self._stream()
             now = clock.now()
             if self.chain.gone:
                 break
@@ -161,10 +163,17 @@ class Measurement:
                     running.drain()
                 if ending.over.is_set():  # the last snapshots are wanted now
                     break
+                self._stream()
                 for snapshot in self._snapshots(clock.now(), sequence, final=False):
                     self.chain.put(snapshot)
                 sequence += 1
         return sequence
+
+    def _stream(self) -> None:
+        for running in self.begun.running:
+            events = running.stream()
+            if events is not None:
+                self.chain.stream(events)
 
     def _snapshots(self, taken: int, sequence: int, final: bool) -> list[Snapshot]:
         """One of each probe; a probe that joins others' figures with its own comes after them."""

@@ -27,12 +27,14 @@ from ..model import (
     Columns,
     Decoder,
     Deferred,
+    Events,
     Figures,
     Joiner,
     LiveMap,
     Planned,
     Reader,
     Source,
+    Streamer,
     Table,
 )
 from ..model.rows import stacked
@@ -145,6 +147,7 @@ class Running:
         self._own, *self._added = parts
         self._failures: Counter[str] = Counter()
         self._last: dict[str, Figures] = {}
+        self._streams = True  # as far as is known
 
     def aggregate(self) -> None:
         """Decodes and aggregates what was collected so far."""
@@ -164,6 +167,21 @@ class Running:
             self.take(decode, batch)
         self.sources.collect()
         self.aggregate()
+
+    def stream(self) -> Events | None:
+        """Events since the last call, where there are some; what their names are from is drained before."""
+        streamer = self._own.aggregator
+        if not isinstance(streamer, Streamer) or not self._streams:
+            return None
+        self.drain()
+        try:
+            with self._own.blaming("streaming events"):
+                table = streamer.stream()
+        except ProbekitError as error:
+            self._fail("events_unstreamed", error)
+            return None
+        self._streams = table is not None
+        return Events(self.name, table) if table is not None and len(table.key) else None
 
     @property
     def joins(self) -> bool:
@@ -221,7 +239,7 @@ class Running:
         except ProbekitError as error:
             self._fail(f"{_prefix(part)}snapshots_failed", error)
             figures = self._last.get(part.name, Figures({}))
-        self._last[part.name] = attrs.evolve(figures, stream=None)
+        self._last[part.name] = figures
         return figures
 
     def _fail(self, cause: str, error: ProbekitError) -> None:

@@ -35,6 +35,7 @@ from ..model import (
     Batch,
     Compiled,
     Decoder,
+    Events,
     LiveMap,
     Object,
     Planned,
@@ -173,6 +174,10 @@ class Live:
         self._running.drain()
         self._snapshots.append(len(self._recorded))
         return _snapshot(self._running, self._kernel, self._begun.clock.unix(self._begun.began), self.attached)
+
+    def stream(self) -> Events | None:
+        """Events since the last call, where there are some."""
+        return self._running.stream()
 
     def close(self) -> None:
         """Ends the measurement: nothing counts any more, and the last figures can be looked at."""

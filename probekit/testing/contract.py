@@ -30,6 +30,7 @@ from ..model import (  # fmt: skip
     Bucket,
     Column,
     Distribution,
+    Events,
     Figures,
     LiveMap,
     MapSpec,
@@ -150,8 +151,9 @@ def _probe(found: Plugins, harness: Any) -> Iterator[str]:
     snapshot = harness.replay(batches, maps)
     yield from _snapshot_faults(found, snapshot, "figures of zeros")
     with harness.live() as live:
+        events = live.stream()
         snapshot = live.finish()
-    yield from _snapshot_faults(found, snapshot, "figures of a run")
+    yield from _snapshot_faults(found, snapshot, "figures of a run", events)
     for attached in snapshot.attached:
         if attached.point is None:
             yield Unchecked(f"observing {attached.observation} (no way works on this kernel)")
@@ -183,10 +185,10 @@ def _zeros(plan: AttachPlan, compiled: Object, cpus: int) -> tuple[list[Batch], 
     return batches, maps
 
 
-def _snapshot_faults(found: Plugins, snapshot: Snapshot, what: str) -> Iterator[str]:
+def _snapshot_faults(found: Plugins, snapshot: Snapshot, what: str, events: Events | None = None) -> Iterator[str]:
     """Whether figures are whole, and come through every exporter that is installed."""
     figures = snapshot.figures
-    tables = [*figures.tables, *(figures.news or ()), *([figures.stream] if figures.stream is not None else [])]
+    tables = [*figures.tables, *(figures.news or ()), *([events.table] if events is not None else [])]
     for table in tables:
         lengths = {len(column.values) for column in table.columns} | {len(table.key)}
         if len(lengths) > 1:
@@ -214,7 +216,7 @@ def _snapshot_faults(found: Plugins, snapshot: Snapshot, what: str) -> Iterator[
         for exporter in found.names(EXPORTERS):
             try:
                 config = _in_folder(found.config_type(EXPORTERS, exporter), exporter, Path(folder), {})
-                export(found, exporter, config, [attrs.evolve(snapshot, final=False), snapshot])
+                export(found, exporter, config, [attrs.evolve(snapshot, final=False), snapshot], events)
             except Exception as error:
                 yield f"{what}: the exporter {exporter} cannot take them: {type(error).__name__}: {error}"
 
@@ -224,7 +226,7 @@ def _exporter(found: Plugins, name: str, kind: type, options: Mapping[str, Any])
         config = _in_folder(kind, name, Path(folder), options)
         try:
             export(found, name, config, [])
-            export(found, name, config, [sample(final=False), sample(), sample("another")])
+            export(found, name, config, [sample(final=False), sample(), sample("another")], _events())
         except Exception as error:
             yield f"export: {type(error).__name__}: {error}"
         if any(field.name == "path" for field in attrs.fields(kind)):
@@ -264,12 +266,18 @@ def _in_folder(kind: type, name: str, folder: Path, options: Mapping[str, Any]) 
     return kind(**{**path, **options})
 
 
-def export(found: Plugins, name: str, config: Any, snapshots: Iterable[Snapshot]) -> None:
-    """Sends snapshots through an exporter."""
+def export(found: Plugins, name: str, config: Any, snapshots: Iterable[Snapshot], events: Events | None = None) -> None:
+    """Sends snapshots through an exporter, before each of them events, if it takes some."""
     exporter = found.call(EXPORTERS, name, "probekit_export", exporter=name, config=config)
     with exporter as entered:
         for snapshot in snapshots:
+            if events is not None and hasattr(entered, "stream"):
+                entered.stream(events)
             entered.export(snapshot)
+
+
+def _events() -> Events:
+    return Events("sample", sample().figures.tables[0])
 
 
 def sample(probe: str = "sample", final: bool = True) -> Snapshot:
@@ -293,7 +301,6 @@ def sample(probe: str = "sample", final: bool = True) -> Snapshot:
         distributions=(distribution, attrs.evolve(distribution, name="none", events=0, min=None, max=None, mean=None,
                                                   std=None, percentiles={}, buckets=())),
         lost={"ring_full": 0},
-        stream=table,
     )  # fmt: skip
     return Snapshot(probe, 1000.0, 1010.0, final, "6.1.0", (), figures)
 

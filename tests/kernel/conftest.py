@@ -201,9 +201,8 @@ class LiveProbe:
 
     def events(self) -> list[dict[str, Any]]:
         """With mode = "events": those since somebody last looked."""
-        stream = self.snapshot().figures.stream
-        assert stream is not None
-        return list(rows(stream))
+        events = self._running.stream()
+        return [] if events is None else list(rows(events.table))
 
     def program(self, observation: str) -> int:
         """Descriptor of the program that observes something."""

@@ -122,10 +122,10 @@ def test_a_keepalive_is_in_no_total_and_in_no_stream(machine: Path, monkeypatch:
     _fill(aggregator, rows)
     events = _columns(rows) | {"time": np.arange(2), "length": np.arange(2)}
     aggregator.update(Columns("events", events))
-    figures = aggregator.snapshot()
+    stream, figures = aggregator.stream(), aggregator.snapshot()
     assert (figures.summary["total_drops"], figures.summary["normal_frees"]) == (2, 3)
-    assert figures.stream is not None
-    assert len(figures.stream.key) == 1
+    assert stream is not None
+    assert len(stream.key) == 1
     assert [table.name for table in figures.tables] == ["drops", "flows", "normal"]
 
 
@@ -135,14 +135,14 @@ def test_a_keepalive_is_in_no_total_and_in_no_stream(machine: Path, monkeypatch:
 def test_the_first_tables_have_the_columns_of_all_others(machine: Path, config: DropsConfig) -> None:
     """So an exporter knows them before anything was dropped."""
     aggregator = aggregate.DropsAggregator(config, (), Machine())
-    before = aggregator.snapshot()
+    empty, before = aggregator.stream(), aggregator.snapshot()
     _fill(aggregator, [_flow()])
     aggregator.update(Columns("layers", _layers(1, 105)))
     stacks = {"stack": np.zeros((1, 32), np.uint64)} if config.stacks else {}
     events = _columns([_flow()]) | {"time": np.zeros(1, np.uint64), "length": np.zeros(1, np.uint32)} | stacks
     aggregator.update(Columns("events", events))
-    after = aggregator.snapshot()
-    for first, later in ((before.tables, after.tables), ((before.stream,), (after.stream,))):
+    full, after = aggregator.stream(), aggregator.snapshot()
+    for first, later in ((before.tables, after.tables), ((empty,), (full,))):
         assert [_shape(table) for table in first] == [_shape(table) for table in later]
     assert [table.name for table in before.tables] == [
         name for name in ("drops", "funnel", "flows", "normal") if config.layers or name != "funnel"

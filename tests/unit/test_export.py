@@ -26,7 +26,7 @@ from probekit.export.csv import CsvConfig, CsvExporter
 from probekit.export.json import JsonConfig, JsonExporter
 from probekit.export.jsonl import JsonlConfig, JsonlExporter
 from probekit.export.stdout import StdoutConfig, StdoutExporter
-from probekit.model import Run
+from probekit.model import Events, Run
 
 _EVENTS = (120, 30, 7)
 
@@ -102,14 +102,17 @@ _FILES: dict[str, Any] = {
 _each_file = pytest.mark.parametrize("kind", _FILES)
 
 
-def _export(exporter: Any, *snapshots: Snapshot) -> None:
+def _export(exporter: Any, *given: Snapshot | Events) -> None:
     with exporter:
-        for snapshot in snapshots:
-            exporter.export(snapshot)
+        for each in given:
+            if isinstance(each, Events):
+                exporter.stream(each)
+            else:
+                exporter.export(each)
 
 
-def _shown(capsys: pytest.CaptureFixture[str], snapshot: Snapshot, **options: Any) -> str:
-    _export(StdoutExporter(StdoutConfig(**options)), snapshot)
+def _shown(capsys: pytest.CaptureFixture[str], *given: Snapshot | Events, **options: Any) -> str:
+    _export(StdoutExporter(StdoutConfig(**options)), *given)
     return capsys.readouterr().out
 
 
@@ -259,7 +262,7 @@ def test_a_table_without_rows_is_a_header_alone(tmp_path: Path) -> None:
 
 def test_jsonl_writes_each_streamed_event_then_the_snapshot(tmp_path: Path) -> None:
     path = tmp_path / "a.jsonl"
-    _export(_FILES["jsonl"](path), _snapshot(final=False, stream=_stream(2)), _snapshot(stream=_stream(0)))
+    _export(_FILES["jsonl"](path), Events("wiggle", _stream(2)), _snapshot(final=False), _snapshot())
     lines = [json.loads(line, parse_constant=pytest.fail) for line in path.read_text().splitlines()]
     assert lines[:2] == [
         {"record": "event", "probe": "wiggle", "process": "p0", "latency_us": 1.235},
@@ -514,7 +517,7 @@ def test_the_screen_says_each_distribution_in_its_own_unit(capsys: pytest.Captur
 
 
 def test_the_screen_has_no_escape_codes_unless_it_is_a_terminal(capsys: pytest.CaptureFixture[str]) -> None:
-    assert "\x1b" not in _shown(capsys, _snapshot(stream=_stream(2)))
+    assert "\x1b" not in _shown(capsys, Events("wiggle", _stream(2)), _snapshot())
 
 
 @pytest.mark.parametrize(
@@ -522,7 +525,7 @@ def test_the_screen_has_no_escape_codes_unless_it_is_a_terminal(capsys: pytest.C
 )
 def test_text_is_shown_as_it_is_and_never_taken_for_markup(capsys: pytest.CaptureFixture[str], text: str) -> None:
     stream = Table("events", (Column("source", np.array([text]), label=True),), np.array(["a"]))
-    lines = _shown(capsys, _snapshot(tables=(_flows(text),), stream=stream)).splitlines()
+    lines = _shown(capsys, Events("wiggle", stream), _snapshot(tables=(_flows(text),))).splitlines()
     assert f"source={text}" in lines
     assert any(line.split() == [text, "120", "12.3"] for line in lines)
 
@@ -542,9 +545,9 @@ def test_the_screen_shows_the_main_columns_unless_all_are_asked_for(capsys: pyte
 
 def test_a_pipe_gets_every_streamed_event_on_a_line_of_its_own(capsys: pytest.CaptureFixture[str]) -> None:
     long = Table("events", (Column("process", np.array(["x" * 400]), label=True),), np.array(["a"]))
-    shown = _shown(capsys, _snapshot(final=False, stream=_stream(3)))
+    shown = _shown(capsys, Events("wiggle", _stream(3)), _snapshot(final=False))
     assert shown == "process=p0  latency_us=1.2\nprocess=p1  latency_us=-\nprocess=p2  latency_us=3.0\n"
-    assert _shown(capsys, _snapshot(final=False, stream=long)) == f"process={'x' * 400}\n"
+    assert _shown(capsys, Events("wiggle", long)) == f"process={'x' * 400}\n"
 
 
 @pytest.mark.parametrize("columns", ["", "wide", "0"])

@@ -531,11 +531,12 @@ def test_losses_and_the_summary_are_the_counters_of_all_cpus() -> None:
 
 
 def test_before_anything_was_drained_there_is_nothing_and_nothing_is_lost() -> None:
-    figures = _aggregator().snapshot()
+    aggregator = _aggregator()
+    figures = aggregator.snapshot()
     assert _table(figures.tables[0]) == []
     assert set(figures.lost.values()) == {0}
     assert [distribution.events for distribution in figures.distributions] == [0] * len(Measure)
-    assert figures.stream is None
+    assert aggregator.stream() is None
 
 
 def _histograms(*cpus: dict[Measure, list[int]]) -> Array:
@@ -656,7 +657,7 @@ def test_the_events_mode_streams_each_exchange_once_in_order() -> None:
     aggregator.update(_columns("owners", np.array([(7, (b"curl",)), (8, (b"n\xffx",))], _OWNER)))
     _feed(aggregator, "events", _event(10_000, wait=1_500, time=100, srtt_us=3))
     _feed(aggregator, "events", _event(20_000, time=200, pid=8, side=Side.SERVER, remote="fd00::1"))
-    stream = aggregator.snapshot().stream
+    stream = aggregator.stream()
     assert stream is not None
     first, second = _table(stream)
     assert first == {
@@ -675,16 +676,16 @@ def test_the_events_mode_streams_each_exchange_once_in_order() -> None:
     assert math.isnan(second["wakeup_us"])
 
     _feed(aggregator, "events", _event(30_000, time=300))
-    later = aggregator.snapshot().stream
+    later = aggregator.stream()
     assert later is not None
     assert [row["time_ns"] for row in _table(later)] == [300]
 
 
 def test_an_interval_without_an_exchange_streams_no_rows_but_the_same_columns() -> None:
     aggregator = _aggregator(mode="events")
-    empty = aggregator.snapshot().stream
+    empty = aggregator.stream()
     _feed(aggregator, "events", _event(10_000))
-    full = aggregator.snapshot().stream
+    full = aggregator.stream()
     assert empty is not None
     assert full is not None
     assert _table(empty) == []

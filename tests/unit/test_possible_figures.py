@@ -238,7 +238,8 @@ def test_streamed_events_have_possible_figures(exchanges: list[tuple[int, int, i
     )  # fmt: skip
     figures = aggregator.snapshot()
     assert_possible(figures, 2**36 / 1e3)
-    assert figures.stream is not None
-    for row in listed(figures.stream):
+    stream = aggregator.stream()
+    assert stream is not None
+    for row in listed(stream):
         assert row["type"] == "service" or nearly(row["wakeup_us"], row["latency_us"])
         assert math.isnan(row["wakeup_us"]) or 0 <= row["wakeup_us"] < 2**36 / 1e3

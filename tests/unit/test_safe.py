@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from probekit import Attached, Bucket, Column, Distribution, Figures, Snapshot, Table
+from probekit import Attached, Bucket, Column, Distribution, Events, Figures, Snapshot, Table
 from probekit.attach import Fentry
 from probekit.export.csv import CsvConfig, CsvExporter
 from probekit.export.json import JsonConfig, JsonExporter
@@ -85,16 +85,21 @@ def _snapshot(names: _Names) -> Snapshot:
         tables=(table,),
         distributions=(distribution,),
         lost={names.lost: 3},
-        stream=attrs.evolve(table, key=np.arange(2)),
     )
     point = Fentry(names.target, "program")
     return Snapshot(names.probe, 0.0, 1.0, True, names.kernel, (Attached(names.observation, point),), figures)
+
+
+def _events(names: _Names) -> Events:
+    return Events(names.probe, attrs.evolve(_snapshot(names).figures.tables[0], key=np.arange(2)))
 
 
 def _written(exporter: Callable[[str], Any], names: _Names) -> str:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder, "out")
         with exporter(str(path)) as entered:
+            if hasattr(entered, "stream"):
+                entered.stream(_events(names))
             entered.export(_snapshot(names))
         return path.read_bytes().decode()
 
@@ -159,6 +164,7 @@ def test_the_screen_is_harmless_and_shows_everything(names: _Names) -> None:
         out = io.StringIO()
         patch.setattr("sys.stdout", out)
         with StdoutExporter(StdoutConfig()) as exporter:
+            exporter.stream(_events(names))
             exporter.export(_snapshot(names))
     assert _harmless(out.getvalue())
     shown = out.getvalue().split("\n")
