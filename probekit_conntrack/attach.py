@@ -26,11 +26,6 @@ def plan(config: ConntrackConfig, kernel: KernelFacts) -> AttachPlan:
         InputError: There is no network namespace of that name.
     """
     defines = {
-        **{
-            f"{kind.__name__.upper()}_{entry.name}": entry.value
-            for kind in (Side, Origin, Closer, End)
-            for entry in kind
-        },
         "MAX_CONNECTIONS": config.max_connections,
         "CLOSED_PAGES": kernel.pages(config.buffer),
         "CLOSED_WAKE": _CLOSED_WAKE,
@@ -49,6 +44,7 @@ def plan(config: ConntrackConfig, kernel: KernelFacts) -> AttachPlan:
             PerCpuArray("counters"),
         ),
         defines=defines,
+        enums=(Side, Origin, Closer, End),
         parameters={"netns": namespace_number(config.netns), ENDED: 0},
     )
 

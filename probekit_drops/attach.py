@@ -51,7 +51,6 @@ _OFFSETS = {  # macro: module, struct, member
 def plan(config: DropsConfig, kernel: KernelFacts) -> AttachPlan:
     """Drops from `kfree_skb`, and the layers that were asked for."""
     defines = {
-        **{f"{kind.__name__.upper()}_{entry.name}": entry.value for kind in (Kind, Point) for entry in kind},
         "FLOWS": config.max_flows,
         "PLACES": _PLACES,
         **({"FILTERED": 1} if _is_filtered(config) else {}),
@@ -76,6 +75,7 @@ def plan(config: DropsConfig, kernel: KernelFacts) -> AttachPlan:
         observations=(_drops(kernel), *_layers(config, kernel)),
         sources=tuple(sources),
         defines=defines,
+        enums=(Kind, Point),
         parameters=_filter(config) if _is_filtered(config) else {},
     )
 

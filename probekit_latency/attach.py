@@ -28,11 +28,6 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
     # 1/48 more slots than connections: two sets to choose from fill up evenly, not perfectly
     sets = -(-config.max_connections * 49 // (48 * _WAYS))
     defines = {
-        **{
-            f"{kind.__name__.upper()}_{entry.name}": entry.value
-            for kind in (Side, Origin, End, Measure)
-            for entry in kind
-        },
         "MEASURES": len(Measure) if config.pickup else Measure.PICKUP,
         "SIDES": len(Side),
         "WAYS": _WAYS,
@@ -68,6 +63,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         observations=_observations(config, kernel),
         sources=tuple(sources),
         defines=defines,
+        enums=(Side, Origin, End, Measure),
     )
 
 

@@ -160,7 +160,7 @@ def object_key(plan: AttachPlan, kernel: KernelFacts) -> str:
     words = _words(plan)
     return _digest(
         _FORMAT, _own_code(), sys.byteorder, kernel.machine, kernel.page_size, kernel.btf_digest(),
-        kernel.release if _RELEASE in words else "", sorted(plan.defines.items()), plan.programs(),
+        kernel.release if _RELEASE in words else "", sorted(plan.macros().items()), plan.programs(),
         _targets(plan),
         *(part for path in sources.files(plan) for part in (sources.portable(plan, str(path)), path.read_bytes())),
     )  # fmt: skip
@@ -233,7 +233,7 @@ def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str,
             f'-DPROBEKIT_TYPES="{header}"',
             "-fms-extensions",  # kernels from 7 on embed a named struct without naming the member
             *(f"-I{path}" for path in sources.folders(plan)),
-            *(f"-D{name}={value}" for name, value in plan.defines.items()),
+            *(f"-D{name}={value}" for name, value in plan.macros().items()),
             *(f"-D{name}={number}" for name, number in named_ids(types, _words(plan)).items()),
         ],
         "headers": str(tree),

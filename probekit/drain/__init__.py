@@ -111,9 +111,9 @@ class ArrayMap(Source):
 
     def open(self, live: LiveMap, cpus: int) -> Reader:
         """Holds nothing."""
-        from .maps import ArrayReader
+        from .maps import CopyReader, array
 
-        return ArrayReader(self, live, cpus)
+        return CopyReader(self, live, lambda: array(live))
 
 
 @frozen
@@ -135,9 +135,9 @@ class PerCpuArray(Source):
 
     def open(self, live: LiveMap, cpus: int) -> Reader:
         """Holds nothing."""
-        from .maps import PerCpuArrayReader
+        from .maps import CopyReader, per_cpu_array
 
-        return PerCpuArrayReader(self, live, cpus)
+        return CopyReader(self, live, lambda: per_cpu_array(live, cpus))
 
 
 @frozen
@@ -162,9 +162,9 @@ class Hash(Source):
 
     def open(self, live: LiveMap, cpus: int) -> Reader:
         """Holds nothing."""
-        from .maps import HashReader
+        from .maps import CopyReader, hash_entries
 
-        return HashReader(self, live, cpus)
+        return CopyReader(self, live, lambda: hash_entries(live))
 
 
 @frozen
@@ -189,9 +189,9 @@ class PerCpuHash(Source):
 
     def open(self, live: LiveMap, cpus: int) -> Reader:
         """Holds nothing."""
-        from .maps import PerCpuHashReader
+        from .maps import CopyReader, per_cpu_hash_entries
 
-        return PerCpuHashReader(self, live, cpus)
+        return CopyReader(self, live, lambda: per_cpu_hash_entries(live, cpus))
 
 
 @frozen
@@ -214,9 +214,9 @@ class Stacks(Source):
 
     def open(self, live: LiveMap, cpus: int) -> Reader:
         """Holds nothing."""
-        from .maps import StacksReader
+        from .maps import CopyReader, stack_traces
 
-        return StacksReader(self, live, cpus)
+        return CopyReader(self, live, lambda: stack_traces(live))
 
 
 def dtype_of(layout: Any) -> np.dtype[Any]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import mmap
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -67,106 +68,63 @@ class SlotsReader:
         self._memory.close()
 
 
-class PerCpuArrayReader:
-    """Reads a per-CPU array: a batch of shape (CPUs, entries)."""
+class CopyReader:
+    """Reads a map by a function that copies all of it.
 
-    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
+    Args:
+        source: What it is.
+        live: The map behind it.
+        copy: Returns a batch's data.
+    """
+
+    def __init__(self, source: Source, live: LiveMap, copy: Callable[[], Array]) -> None:
         _refuse_others(source, live)
-        self._source = source
-        self._live = live
-        self._cpus = cpus
-        self._slot = _slot(live)
+        self._name = source.name
+        self._copy = copy
 
     def read(self) -> Batch | None:
-        """Copies every CPU's values."""
-        entries = []
-        for number in range(self._live.spec.max_entries):
-            key = number.to_bytes(4, sys.byteorder)
-            raw = bpf.lookup(self._live.fd, key, self._cpus * self._slot.itemsize)
-            entries.append(np.frombuffer(raw, self._slot)["value"])
-        return Batch(self._source.name, np.stack(entries, axis=1))
+        """What is there now."""
+        return Batch(self._name, self._copy())
 
     def close(self) -> None:
         """Nothing is held."""
 
 
-class ArrayReader:
-    """Reads all entries of an array."""
-
-    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
-        _refuse_others(source, live)
-        self._source = source
-        self._live = live
-
-    def read(self) -> Batch | None:
-        """Copies all entries."""
-        spec = self._live.spec
-        _, values = bpf.items(self._live.fd, 4, spec.value_size, spec.max_entries)
-        return Batch(self._source.name, np.frombuffer(values, as_dtype(self._live.value)))
-
-    def close(self) -> None:
-        """Nothing is held."""
+def per_cpu_array(live: LiveMap, cpus: int) -> Array:
+    """Values of a per-CPU array: shape (CPUs, entries)."""
+    slot = _slot(live)
+    keys = (number.to_bytes(4, sys.byteorder) for number in range(live.spec.max_entries))
+    raw = (bpf.lookup(live.fd, key, cpus * slot.itemsize) for key in keys)
+    return np.stack([np.frombuffer(each, slot)["value"] for each in raw], axis=1)
 
 
-class HashReader:
-    """Reads all entries of a hash: a batch with the fields `key` and `value`."""
-
-    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
-        _refuse_others(source, live)
-        self._source = source
-        self._live = live
-        self._entry = entry(live)
-
-    def read(self) -> Batch | None:
-        """Copies all entries."""
-        spec = self._live.spec
-        keys, values = bpf.items(self._live.fd, spec.key_size, spec.value_size, spec.max_entries)
-        data = np.empty(len(keys) // spec.key_size, self._entry)
-        for part, raw in (("key", keys), ("value", values)):
-            opaque(data[part])[:] = opaque(np.frombuffer(raw, self._entry[part]))
-        return Batch(self._source.name, data)
-
-    def close(self) -> None:
-        """Nothing is held."""
+def array(live: LiveMap) -> Array:
+    """Values of an array: shape (entries,)."""
+    _, values = bpf.items(live.fd, 4, live.spec.value_size, live.spec.max_entries)
+    return np.frombuffer(values, as_dtype(live.value))
 
 
-class PerCpuHashReader:
-    """Reads all entries of a per-CPU hash: a batch with the fields `key` and `value`, which is of shape (CPUs,)."""
-
-    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
-        _refuse_others(source, live)
-        self._source = source
-        self._live = live
-        self._cpus = cpus
-        self._slot = _slot(live)
-        self._entry = entry(live, cpus)
-
-    def read(self) -> Batch | None:
-        """Copies all entries."""
-        spec = self._live.spec
-        keys, values = bpf.items(self._live.fd, spec.key_size, self._cpus * self._slot.itemsize, spec.max_entries)
-        data = np.empty(len(keys) // spec.key_size, self._entry)
-        data["key"] = np.frombuffer(keys, self._entry["key"])
-        data["value"] = np.frombuffer(values, self._slot)["value"].reshape(len(data), self._cpus)
-        return Batch(self._source.name, data)
-
-    def close(self) -> None:
-        """Nothing is held."""
+def hash_entries(live: LiveMap) -> Array:
+    """Entries of a hash, with the fields `key` and `value`: shape (n,)."""
+    spec, kind = live.spec, entry(live)
+    keys, values = bpf.items(live.fd, spec.key_size, spec.value_size, spec.max_entries)
+    data = np.empty(len(keys) // spec.key_size, kind)
+    for part, raw in (("key", keys), ("value", values)):
+        opaque(data[part])[:] = opaque(np.frombuffer(raw, kind[part]))
+    return data
 
 
-class StacksReader:
-    """Reads all stack traces: a batch with the fields `key` and `value`."""
+def per_cpu_hash_entries(live: LiveMap, cpus: int) -> Array:
+    """Entries of a per-CPU hash, of which `value` is of shape (CPUs,): shape (n,)."""
+    spec, slot, kind = live.spec, _slot(live), entry(live, cpus)
+    keys, values = bpf.items(live.fd, spec.key_size, cpus * slot.itemsize, spec.max_entries)
+    data = np.empty(len(keys) // spec.key_size, kind)
+    data["key"] = np.frombuffer(keys, kind["key"])
+    data["value"] = np.frombuffer(values, slot)["value"].reshape(len(data), cpus)
+    return data
 
-    def __init__(self, source: Source, live: LiveMap, cpus: int) -> None:
-        _refuse_others(source, live)
-        self._source = source
-        self._live = live
-        self._entry = entry(live)
 
-    def read(self) -> Batch | None:
-        """Copies all traces; the kernel hands out one at a time."""
-        found = list(bpf.items_singly(self._live.fd, self._live.spec.key_size, self._live.spec.value_size))
-        return Batch(self._source.name, np.frombuffer(b"".join(found), self._entry))
-
-    def close(self) -> None:
-        """Nothing is held."""
+def stack_traces(live: LiveMap) -> Array:
+    """Stack traces with their ids; the kernel hands out one at a time: shape (n,)."""
+    found = bpf.items_singly(live.fd, live.spec.key_size, live.spec.value_size)
+    return np.frombuffer(b"".join(found), entry(live))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -43,6 +44,7 @@ class AttachPlan:
         observations: What to observe.
         sources: Where the data comes from.
         defines: Macros for the compiler.
+        enums: Whose members are macros, too: `END_CLOSED` for `End.CLOSED`.
         parameters: What is known when the run begins only, and is none of the object's: fields of the only entry of
             the map `parameters`, all whole numbers. One named `ended` is 1 when the run is over, and iterators are run
             for the last time.
@@ -55,10 +57,16 @@ class AttachPlan:
     defines: Mapping[str, int] = field(factory=dict)
     parameters: Mapping[str, int] = field(factory=dict)
     include: tuple[Path, ...] = ()
+    enums: tuple[type[enum.IntEnum], ...] = ()
 
     def programs(self) -> tuple[str, ...]:
         """The C functions that may be attached, each once, in the plan's order."""
         return tuple(dict.fromkeys(point.program for point in self.points() if point.program))
+
+    def macros(self) -> dict[str, int]:
+        """All macros for the compiler."""
+        members = {f"{kind.__name__.upper()}_{entry.name}": int(entry) for kind in self.enums for entry in kind}
+        return {**members, **self.defines}
 
     def points(self) -> Iterator[AttachPoint]:
         """All alternatives of all observations."""

@@ -84,7 +84,7 @@ def main() -> None:
 
     found, facts = plugins.discover(), kernel.detect()
     planned = compose.plan(_structure(Document({}), ("latency",), found), found, facts)[0].plan
-    flags = [f"-I{path}" for path in sources.folders(planned)] + [f"-D{n}={v}" for n, v in planned.defines.items()]
+    flags = [f"-I{path}" for path in sources.folders(planned)] + [f"-D{n}={v}" for n, v in planned.macros().items()]
     module = BPF(src_file=str(planned.source), cflags=flags + peers.bcc_flags())
     from probekit.machine.btf import Types, target_ids
 
