@@ -10,7 +10,6 @@ from .. import hook
 from ..config.options import option
 from ..model import Snapshot
 from . import files
-from .json_document import pieces
 
 
 @frozen
@@ -44,6 +43,8 @@ class JsonExporter:
         path = files.place(self._config.path, snapshot.probe)
         if not snapshot.final and files.is_open(path):
             return
+        from .json_document import pieces  # NumPy, which is imported while programs are attached
+
         files.write(path, "".join(pieces(snapshot, snapshot.shown, {}, lines=True)), self._config.force)
 
 

@@ -11,7 +11,6 @@ from ..config.options import option
 from ..model import Events, Snapshot
 from . import files
 from .document import rounded, rows
-from .json_document import pieces
 from .lines import LineFile
 from .safe import json_text
 
@@ -45,6 +44,8 @@ class JsonlExporter:
 
     def export(self, snapshot: Snapshot) -> None:
         """Writes a line."""
+        from .json_document import pieces  # NumPy, which is imported while programs are attached
+
         line = "".join(pieces(snapshot, snapshot.figures.latest, {"record": "snapshot"}, lines=False))
         self._file(snapshot.probe).add([line])
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +17,7 @@ from probekit import cli
 from probekit.cli.new import write
 from probekit.errors import InputError, PluginError
 from probekit.plugins import AGGREGATORS, EXPORTERS, PROBES, PluginInfo, Plugins, arguments_of, discover, distribution
+from probekit.plugins.distribution import NAME
 
 _EXPORTER = """
 from attrs import frozen
@@ -389,3 +391,28 @@ def test_a_written_configuration_is_utf_8_on_any_terminal(
         monkeypatch.setattr(sys, "stdout", terminal)
         assert cli.invoke(["config", "init", "wig"]) == 0
     assert tomli.loads(capfdbinary.readouterr().out.decode())["probe"] == {"wig": {"a": "µs"}}
+
+
+_PUT_TOGETHER = """
+import sys
+from functools import partial
+from probekit import plugins
+from probekit.config import structure
+from probekit.plugins import AGGREGATORS, EXPORTERS, PROBES
+from probekit.run import compose
+
+found = plugins.discover()
+types = [partial(found.config_type, group) for group in (PROBES, AGGREGATORS, EXPORTERS)]
+exports = [{"kind": kind} if kind == "stdout" else {"kind": kind, "path": f"{{probe}}.{kind}"} for kind in sys.argv[1:]]
+settings = structure({"export": exports}, ("latency", "drops", "conntrack"), *types, "it")
+compose._links(settings, found, compose.Told(*[print] * 4))
+print(sorted({name.partition(".")[0] for name in sys.modules} & {"numpy", "rich"}))
+"""
+
+
+def test_a_run_is_put_together_without_numpy_which_takes_longer_than_attaching(tmp_path: Path) -> None:
+    """It is imported by another thread meanwhile; an exporter that imported it would make every start wait."""
+    exporters = [info.name for info in discover().describe() if (info.group, info.distribution) == (EXPORTERS, NAME)]
+    command = [sys.executable, "-c", _PUT_TOGETHER, *exporters]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+    assert (done.stdout, done.stderr) == ("[]\n", "")
