@@ -335,14 +335,6 @@ static __always_inline void hand_over(struct connection_slot slot, u8 end) {
   closed.ringbuf_submit(copy, count && count->closed % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
 }
 
-/* Without the set's lock: who sees the slot free has to see that nobody is in it, and must not be overwritten. */
-static __always_inline void forget(struct connection_slot slot) {
-  hand_over(slot, END_CLOSED);
-  slot.record->socket = 0;
-  ORDER(&slot.record->socket);
-  slot.set->tag[bounded(slot.way)] = 0;
-}
-
 /* An exchange that is not measured is lost. */
 static __always_inline void miss(u64 start) {
   if (start == MISSED)
@@ -535,6 +527,37 @@ static __always_inline void unlock_sets(struct locked_sets *sets) {
   if (sets->one != sets->two)
     unlock(sets->two);
   unlock(sets->one);
+}
+
+/* The lock of one of a socket's two sets, held; NULL where others do not let go of it, such as a program that this one
+ * has interrupted. They hold it for less than a microsecond. */
+#define TRIES 64
+static __always_inline u64 *lock_of(struct connection_set *set, u64 socket) {
+  u32 first = set_of(socket, false), number = (set_at(first) == set ? first : set_of(socket, true)) % LOCKS;
+  u64 *lock = locks.lookup(&number);
+
+  if (!lock)
+    return NULL;
+#pragma clang loop unroll(disable)
+  for (u32 i = 0; i < TRIES; i++)
+    if (try_lock(lock))
+      return lock;
+  return NULL;
+}
+
+/* A socket's record is over. Another connection may have been given its slot meanwhile, or may be given it now: with
+ * the lock that is one of both. Without, who sees the slot free has to see that nobody is in it. */
+static __always_inline void forget(struct connection_slot slot, u64 socket) {
+  u64 *lock = lock_of(slot.set, socket);
+
+  if (slot.record->socket == socket) {
+    hand_over(slot, END_CLOSED);
+    slot.record->socket = 0;
+    ORDER(&slot.record->socket);
+    slot.set->tag[bounded(slot.way)] = 0;
+  }
+  if (lock)
+    unlock(lock);
 }
 
 /* What either set remembers of a socket. */
@@ -1019,7 +1042,7 @@ int state_btf(u64 *ctx) {
   if (slot.set) { /* if one is born, its forerunner's death was missed and the address is used again */
     if (!born)
       read_transport(slot, sk, tp, true);
-    forget(slot);
+    forget(slot, address_of(sk));
   }
   if (born)
     add(sk, old == TCP_SYN_SENT || has_opened(sk, tp, true) ? SIDE_CLIENT : SIDE_SERVER, ORIGIN_BIRTH, NULL, true);

@@ -4,7 +4,6 @@ import errno
 import json
 import os
 import select
-import shlex
 import socket
 import subprocess
 import sys
@@ -534,14 +533,23 @@ def odd_cgroup(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", mounted], check=True)
 
 
+JOIN = """
+import os, sys
+with open(sys.argv[1], "w") as processes:
+    processes.write(str(os.getpid()))
+os.execvp(sys.argv[2], sys.argv[2:])
+"""
+"""A process that joins a cgroup and becomes another program."""
+
+
 def test_a_cgroup_and_a_mount_point_of_any_bytes_cost_no_result(
     probe: Start, here: Namespace, odd_cgroup: Path
 ) -> None:
     running = tracker(probe, here)
     with here.listen() as listener:
         command = ["ip", "netns", "exec", here.name, sys.executable, "-c", CONNECT, str(listener.getsockname()[1])]
-        join = f"echo $$ > {shlex.quote(str(odd_cgroup / 'cgroup.procs'))} && exec {shlex.join(command)}"
-        with subprocess.Popen(["sh", "-c", join], stdin=subprocess.PIPE) as child:
+        joined = [sys.executable, "-c", JOIN, str(odd_cgroup / "cgroup.procs"), *command]
+        with subprocess.Popen(joined, stdin=subprocess.PIPE) as child:
             server, _ = listener.accept()
             result = running.result()
             child.communicate(b"")

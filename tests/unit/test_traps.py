@@ -14,7 +14,7 @@ ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "accuracy.md").read_text()
 FILES = [
     *(ROOT / "tests" / "kernel").glob("test_traps_*.py"),
-    *(ROOT / "tests/kernel" / f"test_{n}.py" for n in ("losses", "accuracy")),
+    *(ROOT / "tests/kernel" / f"test_{n}.py" for n in ("losses", "accuracy", "contention")),
 ]
 TESTS = {name for file in FILES for name in re.findall(r"^def (test_\w+)", file.read_text(), re.MULTILINE)}
 # What protects these is where the programs are attached: there is nothing in a source that could be taken out.
