@@ -29,10 +29,13 @@ from .model import (
     Events,
     Exporter,
     Figures,
+    Kind,
     LiveMap,
     Observation,
+    Run,
     Snapshot,
     Source,
+    Streamer,
     Table,
 )
 
@@ -44,6 +47,6 @@ hook = pluggy.HookimplMarker("probekit")
 __all__ = [
     "ENDED", "Aggregator", "Array", "AttachPlan", "AttachPoint", "Attached", "Batch", "Bucket", "Bytes", "Column",
     "Columns", "Decoder", "Deferred", "Distribution", "Events", "ExportError", "Exporter", "Figures", "InputError",
-    "KernelFacts", "LiveMap", "Observation", "Seconds", "Snapshot", "Source", "Table",
+    "KernelFacts", "Kind", "LiveMap", "Observation", "Run", "Seconds", "Snapshot", "Source", "Streamer", "Table",
     "aggregate", "attach", "decode", "drain", "export", "hook", "host", "option", "testing",
 ]  # fmt: skip

@@ -5,6 +5,7 @@ Each is a class: what it takes to load such a program, what is lacking where it 
 
 from __future__ import annotations
 
+from ..model import BtfName
 from .cgroup import CgroupIngress
 from .device import TcxEgress, TcxIngress, Xdp, XdpExit, XdpRuns
 from .kprobe import Kprobe
@@ -12,6 +13,6 @@ from .netfilter import FIRST, LAST, Netfilter
 from .tracing import Fentry, Fexit, Iterator, Tracepoint
 
 __all__ = [
-    "FIRST", "LAST", "CgroupIngress", "Fentry", "Fexit", "Iterator", "Kprobe", "Netfilter", "TcxEgress", "TcxIngress",
-    "Tracepoint", "Xdp", "XdpExit", "XdpRuns",
+    "FIRST", "LAST", "BtfName", "CgroupIngress", "Fentry", "Fexit", "Iterator", "Kprobe", "Netfilter", "TcxEgress",
+    "TcxIngress", "Tracepoint", "Xdp", "XdpExit", "XdpRuns",
 ]  # fmt: skip
