@@ -221,17 +221,17 @@ def _raise(error: ProbekitError) -> None:
 
 PORTS = (10_000, 32_768)
 """Of these tests' sockets, up to where the kernel takes its own from."""
-_ports = itertools.count(random.randrange(PORTS[0], 28_000))
+_ports = itertools.count(random.randrange(PORTS[0], PORTS[1]))
 
 
 def bind(end: socket.socket, host: str) -> None:
-    """Binds a socket to a port that no other one of these tests ever had: rows are told apart by ports.
+    """Binds a socket to a port that none of these tests had for long: rows are told apart by ports.
 
     All are below those that the kernel gives to sockets that do not ask for one.
     """
     while True:
         try:
-            return end.bind((host, next(_ports)))
+            return end.bind((host, PORTS[0] + next(_ports) % (PORTS[1] - PORTS[0])))
         except OSError as error:
             if error.errno != errno.EADDRINUSE:
                 raise

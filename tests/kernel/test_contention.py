@@ -78,7 +78,9 @@ def test_two_cpus_at_one_set_lose_nothing_that_is_not_counted_and_count_nothing_
     missing = 2 * len(ports) - sum(ends.values())
     causes = ("exchanges_evicted", "connections_ring_full", "table_contended", "clock")
     counted: Any = sum(result["lost"][cause] for cause in causes) + result["begun_before"] + result["unanswered"]
-    assert missing <= counted, result["lost"]
+    # a kernel that preempts programs leaves runs out, and says how many: each may be an end's birth or its exchange
+    missed = 2 * result["lost"]["programs_missed"]
+    assert missing <= counted + missed, (missing, counted, missed)
     assert result["connections_evicted"] > 0  # otherwise nobody was crowded
 
 
