@@ -137,7 +137,7 @@ def test_lines_on_a_disk_that_is_full_end_with_a_whole_one_and_go_on_when_it_is_
     path, other = small_disk / "out", small_disk / "other"
     other.write_bytes(bytes(40_000))
     with JsonlExporter(JsonlConfig(str(path))) as exporter:
-        with pytest.raises(ExportError, match=r"out: No space left on device; [1-3] of 3 records were not written"):
+        with pytest.raises(ExportError, match=r"out: No space left on device; 1 of 1 records were not written"):
             fill(exporter)
         full = path.read_text()
         other.unlink()
