@@ -12,7 +12,7 @@ from typing import Any
 from attrs import frozen
 
 from probekit import host
-from probekit.decode import HIDDEN, Symbols
+from probekit.decode import HIDDEN, Symbols, function_text
 from probekit.host import VMLINUX_BTF, Machine, Types
 
 from . import netfilter
@@ -119,8 +119,7 @@ class Namer:
 
     def text(self, address: int) -> str:
         """`ip_forward+0x1c4`."""
-        name, offset = self.function(address)
-        return f"{name}+{offset:#x}" if offset else name
+        return function_text(*self.function(address))
 
     def _read(self) -> None:
         self.symbols.read()

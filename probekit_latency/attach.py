@@ -79,7 +79,7 @@ def _kprobes(config: LatencyConfig, kernel: KernelFacts) -> bool:
 
 def _observations(config: LatencyConfig, kernel: KernelFacts) -> tuple[Observation, ...]:
     def ways(function: str, program: str, *tracepoints: tuple[str, str]) -> tuple[AttachPoint, ...]:
-        points = [
+        points: list[AttachPoint] = [
             Fentry(function, f"{program}_btf"),
             *(Tracepoint(name, called) for name, called in tracepoints),
         ]

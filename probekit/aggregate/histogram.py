@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from attrs import frozen
 
-from ..model import Array, Bucket, Distribution
+from ..model import SCHEME, Array, Bucket, Distribution
 
 BITS = 6
 PER_OCTAVE = 1 << BITS
@@ -119,8 +119,8 @@ class Histogram:
         Raises:
             ValueError: They are of another scheme.
         """
-        if (buckets["scheme"], buckets["unit"]) != (f"log-linear/{PER_OCTAVE}", "ns"):
-            raise ValueError(f"these are no log-linear/{PER_OCTAVE} buckets of ns")
+        if (buckets["scheme"], buckets["unit"]) != (SCHEME, "ns"):
+            raise ValueError(f"these are no {SCHEME} buckets of ns")
         histogram = cls()
         for bucket, count in buckets["counts"].items():
             histogram.counts[int(bucket)] = count

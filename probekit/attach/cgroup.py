@@ -10,6 +10,7 @@ from attrs import frozen
 
 from ..machine import bpf
 from ..model import AttachPoint
+from .common import NETWORK
 
 
 @frozen
@@ -23,7 +24,7 @@ class CgroupIngress(AttachPoint):
 
     way: ClassVar[str] = "cgroup ingress"
     program_type: ClassVar[int] = 8
-    needs: ClassVar[tuple[str, ...]] = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
+    needs: ClassVar[tuple[str, ...]] = NETWORK
     passes: ClassVar[int] = 1
 
     folder: str

@@ -14,8 +14,8 @@ from ..errors import AttachError
 from ..machine import bpf
 from ..machine.kernel import KernelFacts
 from ..model import AttachPoint
+from .common import NETWORK, Traced
 
-_NETWORK = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")  # those of ours read kernel memory
 _BEFORE = 1 << 3  # BPF_F_BEFORE: in front of all others
 
 
@@ -56,7 +56,7 @@ class Xdp(_OfDevice):
     way: ClassVar[str] = "xdp"
     program_type: ClassVar[int] = 6
     attach_type: ClassVar[int] = 37
-    needs: ClassVar[tuple[str, ...]] = _NETWORK
+    needs: ClassVar[tuple[str, ...]] = NETWORK
     passes: ClassVar[int] = 2  # XDP_PASS
 
     def link(self, program: int) -> Sequence[int]:
@@ -65,7 +65,7 @@ class Xdp(_OfDevice):
 
 
 @frozen
-class XdpExit(_OfDevice):
+class XdpExit(_OfDevice, Traced):
     """The end of the XDP program that a device has: what it returns comes after its argument.
 
     Attributes:
@@ -74,7 +74,6 @@ class XdpExit(_OfDevice):
     """
 
     way: ClassVar[str] = "xdp exit"
-    program_type: ClassVar[int] = 26
     attach_type: ClassVar[int] = 25
     needs: ClassVar[tuple[str, ...]] = ("CAP_BPF", "CAP_PERFMON", "CAP_SYS_ADMIN")  # for BPF_PROG_GET_FD_BY_ID
 
@@ -86,10 +85,6 @@ class XdpExit(_OfDevice):
             yield other, target
         finally:
             os.close(other)
-
-    def link(self, program: int) -> Sequence[int]:
-        """Attaches it."""
-        return [bpf.open_traced(program)]
 
 
 @frozen
@@ -128,7 +123,7 @@ class TcxIngress(_OfDevice):
     way: ClassVar[str] = "tcx ingress"
     program_type: ClassVar[int] = 3
     attach_type: ClassVar[int] = 46
-    needs: ClassVar[tuple[str, ...]] = _NETWORK
+    needs: ClassVar[tuple[str, ...]] = NETWORK
     passes: ClassVar[int] = -1  # TCX_NEXT
 
     def link(self, program: int) -> Sequence[int]:

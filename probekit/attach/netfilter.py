@@ -11,6 +11,7 @@ from attrs import frozen
 
 from ..machine import bpf
 from ..model import AttachPoint
+from .common import NETWORK
 
 _FAMILIES = {2: "ip", 10: "ip6"}  # NFPROTO_IPV4, NFPROTO_IPV6
 _HOOKS = ("prerouting", "input", "forward", "output", "postrouting")
@@ -31,7 +32,7 @@ class Netfilter(AttachPoint):
     way: ClassVar[str] = "netfilter"
     program_type: ClassVar[int] = 32
     attach_type: ClassVar[int] = 45
-    needs: ClassVar[tuple[str, ...]] = ("CAP_BPF", "CAP_NET_ADMIN", "CAP_PERFMON")
+    needs: ClassVar[tuple[str, ...]] = NETWORK
     passes: ClassVar[int] = 1  # NF_ACCEPT
 
     priority: int

@@ -10,15 +10,15 @@ from attrs import frozen
 
 from ..errors import CompileError
 from ..machine import bpf, namespaces
-from ..model import AttachPoint, BtfName
+from ..model import BtfName
+from .common import Traced
 
-_TRACING = 26
 _QUALIFIED = re.compile(r"(?:\w+[:/])+(\w+)")
 _SYSTEM_CALL = re.compile(r"sys_(enter|exit)_\w+")
 
 
 @frozen
-class Tracepoint(AttachPoint):
+class Tracepoint(Traced):
     """A raw tracepoint: the program gets what its TP_PROTO lists as ctx[0], ctx[1] and so on.
 
     Attributes:
@@ -27,7 +27,6 @@ class Tracepoint(AttachPoint):
     """
 
     way: ClassVar[str] = "tracepoint"
-    program_type: ClassVar[int] = _TRACING
     attach_type: ClassVar[int] = 23
 
     name: str
@@ -64,13 +63,9 @@ class Tracepoint(AttachPoint):
                 f'Tracepoint("{name}", ...); the program gets what TP_PROTO lists as ctx[0], ctx[1] and so on',
             )
 
-    def link(self, program: int) -> Sequence[int]:
-        """Attaches it."""
-        return [bpf.open_traced(program)]
-
 
 @frozen
-class Fentry(AttachPoint):
+class Fentry(Traced):
     """The beginning of a kernel function.
 
     Attributes:
@@ -79,7 +74,6 @@ class Fentry(AttachPoint):
     """
 
     way: ClassVar[str] = "fentry"
-    program_type: ClassVar[int] = _TRACING
     attach_type: ClassVar[int] = 24
 
     function: str
@@ -94,10 +88,6 @@ class Fentry(AttachPoint):
     def btf(self) -> BtfName:
         """The function."""
         return BtfName("function", self.function, "function")
-
-    def link(self, program: int) -> Sequence[int]:
-        """Attaches it."""
-        return [bpf.open_traced(program)]
 
 
 @frozen
@@ -114,7 +104,7 @@ class Fexit(Fentry):
 
 
 @frozen
-class Iterator(AttachPoint):
+class Iterator(Traced):
     """The kernel calls the program with each of its objects, whenever the sources are drained.
 
     Attributes:
@@ -124,7 +114,6 @@ class Iterator(AttachPoint):
     """
 
     way: ClassVar[str] = "iterator"
-    program_type: ClassVar[int] = _TRACING
     attach_type: ClassVar[int] = 28
     asked: ClassVar[bool] = True
 

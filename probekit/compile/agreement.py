@@ -95,6 +95,7 @@ def kinds_of(spec: MapSpec) -> list[type[Source]]:
     while left:
         kinds = left.pop().__subclasses__()
         left += kinds
+        # of a class with slots attrs makes another one; the first, without a constructor of its own, may still be there
         found += [kind for kind in kinds if kind.__init__ is not Source.__init__ and kind.fits(spec)]
     return sorted(set(found), key=lambda kind: kind.__name__)
 

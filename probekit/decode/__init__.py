@@ -13,7 +13,7 @@ import numpy as np
 
 from ..machine.map_types import PADDING
 from ..model import Array, Batch, Columns
-from .symbols import HIDDEN, Symbols
+from .symbols import HIDDEN, Symbols, function_text
 
 
 def fields(batch: Batch) -> Columns:
@@ -145,6 +145,6 @@ def text(values: Array) -> Array:
 
 
 __all__ = [
-    "HIDDEN", "Symbols", "address_text", "endpoint_text", "fields", "identity_numbers", "identity_text", "named",
-    "summed", "text", "words",
+    "HIDDEN", "Symbols", "address_text", "endpoint_text", "fields", "function_text", "identity_numbers",
+    "identity_text", "named", "summed", "text", "words",
 ]  # fmt: skip

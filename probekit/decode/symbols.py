@@ -51,8 +51,7 @@ class Symbols:
 
     def text(self, address: int) -> str:
         """`ip_forward+0x1c4`."""
-        name, offset = self.function(address)
-        return f"{name}+{offset:#x}" if offset else name
+        return function_text(*self.function(address))
 
     def read(self) -> Array:
         """Reads the kernel's list where that was not done since modules came or went; it takes a tenth of a second.
@@ -88,6 +87,11 @@ class Symbols:
         self._names = [names[place] for place in order.tolist()]
         ordered: Array = np.array(starts, np.uint64)[order]
         return ordered
+
+
+def function_text(name: str, offset: int) -> str:
+    """`ip_forward+0x1c4`: a function, and how far in it."""
+    return f"{name}+{offset:#x}" if offset else name
 
 
 def _contents(path: Path) -> str:

@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from ..model import Attached, Distribution, Hindrance, Snapshot, Table
+from ..model import SCHEME, Attached, Distribution, Hindrance, Snapshot, Table
 from .safe import well_formed
 
 SCHEMA = "probekit/2"
@@ -126,4 +126,4 @@ def _buckets(distribution: Distribution) -> dict[str, Any]:
     """The fine histogram, of which two are merged by adding: docs/schema says what its buckets are."""
     used = distribution.counts.nonzero()[0].tolist()
     counts = distribution.counts[used].tolist()
-    return {"scheme": "log-linear/64", "unit": "ns", "counts": dict(zip(map(str, used), counts, strict=True))}
+    return {"scheme": SCHEME, "unit": "ns", "counts": dict(zip(map(str, used), counts, strict=True))}

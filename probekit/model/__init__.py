@@ -7,7 +7,7 @@ config -> plan -> compile -> load -> attach -> drain -> decode -> aggregate -> e
 from __future__ import annotations
 
 from .batch import Array, Batch, Columns
-from .figures import Bucket, Column, Deferred, Distribution, Events, Figures, Kind, Run, Snapshot, Table
+from .figures import SCHEME, Bucket, Column, Deferred, Distribution, Events, Figures, Kind, Run, Snapshot, Table
 from .object import Attached, Compiled, Hindrance, LiveMap, MapSpec, Object, Refusal
 from .plan import ENDED, LAYOUT, Added, AttachPlan, Observation, Planned
 from .points import AttachPoint, BtfName
@@ -17,6 +17,7 @@ from .sources import Reader, Source
 __all__ = [
     "ENDED",
     "LAYOUT",
+    "SCHEME",
     "Added",
     "Aggregator",
     "Array",

@@ -121,6 +121,10 @@ class Bucket:
     count: int
 
 
+SCHEME = "log-linear/64"
+"""How the buckets of `Distribution.counts` are cut: each power of two into 64, of ns."""
+
+
 @frozen
 class Distribution:
     """A measured quantity.
