@@ -30,6 +30,7 @@ EXPLAINED = {
     "SOCKET_BACKLOG": ("TcpExtTCPBacklogDrop",),
     "TCP_OLD_SEQUENCE": RESENT,
     "TCP_OLD_DATA": RESENT,
+    "TCP_ABORT_ON_DATA": ("TcpExtTCPAbortOnData",),  # iperf's client sends on while its server closes
     "NO_SOCKET": ("TcpOutRsts",),  # the last segments of a connection closed with data unread, or the reset after them
 }
 LAYERS = 'probe.drops.layers=["xdp", "device", "tc", "netfilter", "socket"]'
