@@ -11,6 +11,7 @@
  */
 #include "programs.h"
 #include "socket.h"
+#include "task.h"
 
 #define STATES 12 /* up to TCP_CLOSING; what is above is not a full socket's */
 #define JIFFIES_UNKNOWN 0xffffffff
@@ -26,13 +27,6 @@
 #define NO_ADDRESS 99
 #define FILE_TYPE 00170000 /* stat.h */
 #define FILE_SOCKET 0140000
-
-struct owner {
-  u64 cgroup;
-  char command[16];
-  u32 pid;
-  u32 padding;
-};
 
 /* The kernel's own figures. */
 struct traffic {
@@ -103,6 +97,8 @@ struct counters {
   u64 late_lost;
 };
 
+#include "counters.bpf.h"
+
 struct parameters {
   u64 netns; /* the only one to look at; 0: all */
   u64 ended; /* 1: the run is over, and nothing is added any more */
@@ -112,34 +108,10 @@ BPF_ARRAY(parameters, struct parameters, 1);
 BPF_TABLE("hash", u64, struct connection, connections, MAX_CONNECTIONS);
 BPF_ARRAY(blanks, struct connection, 1); /* never written: a record is too large for the stack */
 BPF_TABLE("lru_hash", struct handshake, u64, handshakes, HANDSHAKES);
-BPF_PERCPU_ARRAY(counters, struct counters, 1);
 BPF_RINGBUF_OUTPUT(closed, CLOSED_PAGES);
 LAYOUT(closed, struct connection);
 BPF_RINGBUF_OUTPUT(late, LATE_PAGES);
 LAYOUT(late, struct late_reset);
-
-static __always_inline struct counters *this_cpu_counters(void) {
-  u32 zero = 0;
-
-  return counters.lookup(&zero);
-}
-
-/* Atomic because a softirq may count while a process does, on the same CPU. */
-#define COUNT(cause) \
-  ({ \
-    struct counters *counters_ = this_cpu_counters(); \
-    if (counters_) \
-      __sync_fetch_and_add(&counters_->cause, 1); \
-  })
-
-static __always_inline u32 netns_of(struct sock *sk) {
-  struct net *net = NULL;
-  u32 number = 0;
-
-  bpf_probe_read_kernel(&net, sizeof(net), &sk->__sk_common.skc_net.net);
-  bpf_probe_read_kernel(&number, sizeof(number), &net->ns.inum);
-  return number;
-}
 
 static __always_inline bool has_ended(void) {
   u32 zero = 0;
@@ -152,7 +124,7 @@ static __always_inline bool wanted(struct sock *sk) {
   u32 zero = 0;
   struct parameters *p = parameters.lookup(&zero);
 
-  return p && (!p->netns || p->netns == netns_of(sk));
+  return p && (!p->netns || p->netns == netns_of_socket(sk));
 }
 
 static __always_inline struct connection *find(struct sock *sk) {
@@ -181,7 +153,6 @@ static __always_inline void read_traffic(struct connection *c, struct tcp_sock *
 
 /* The record goes to user space. */
 static __always_inline void hand_over(struct connection *c) {
-  struct counters *count = this_cpu_counters();
   struct connection *copy = closed.ringbuf_reserve(sizeof(*copy));
 
   COUNT(handed_over);
@@ -190,8 +161,7 @@ static __always_inline void hand_over(struct connection *c) {
     return;
   }
   __builtin_memcpy(copy, c, sizeof(*copy));
-  /* A wake-up costs microseconds: one for many records. */
-  closed.ringbuf_submit(copy, count && count->handed_over % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+  closed.ringbuf_submit(copy, WAKE_EACH(CLOSED_WAKE, handed_over));
 }
 
 static __always_inline void forget(struct connection *c) {
@@ -214,7 +184,7 @@ static __always_inline struct connection *add(struct sock *sk, u8 side, u8 origi
   if (!c)
     return NULL;
   c->began = c->changed = bpf_ktime_get_ns();
-  c->netns = netns_of(sk);
+  c->netns = netns_of_socket(sk);
   c->side = side;
   c->origin = origin;
   c->state = state;
@@ -241,13 +211,6 @@ static __always_inline struct connection *add_unseen(struct sock *sk, struct tcp
   c->id = connection_id(sk, side == SIDE_CLIENT, true);
   read_traffic(c, tp);
   return c;
-}
-
-/* Where the current process is the one that uses the socket: never in softirq. */
-static __always_inline void own(struct connection *c) {
-  c->owner.cgroup = bpf_get_current_cgroup_id();
-  c->owner.pid = bpf_get_current_pid_tgid() >> 32;
-  bpf_get_current_comm(c->owner.command, sizeof(c->owner.command));
 }
 
 /* Whether the first round-trip time was made from the timestamp of a SYN cookie. The kernel keeps nothing of such a
@@ -364,7 +327,7 @@ static __always_inline void passes(struct connection *c, struct sock *sk, struct
   case TCP_LAST_ACK:
     closes(c, CLOSER_LOCAL);
     if (!c->owner.pid) /* only a process closes */
-      own(c);
+      own(&c->owner);
     break;
   case TCP_CLOSE_WAIT:
     closes(c, CLOSER_REMOTE);
@@ -401,7 +364,7 @@ int state_btf(u64 *ctx) {
     if (new == TCP_SYN_SENT) {
       COUNT(opened_active);
       read_addresses(&c->addresses, sk);
-      own(c);
+      own(&c->owner);
     } else {
       COUNT(opened_passive);
     }
@@ -490,7 +453,7 @@ int synack_again_btf(u64 *ctx) {
   first = copy.acked ? 0 : first_us * 1000;
   read_addresses(&a, request);
   __builtin_memcpy(key.remote, a.remote, sizeof(key.remote));
-  key.netns = netns_of(sk);
+  key.netns = netns_of_socket(sk);
   key.remote_port = a.remote_port;
   key.local_port = a.local_port;
   handshakes.update(&key, &first);
@@ -503,7 +466,7 @@ static __always_inline void accepted(struct sock *sk) {
   if (!c || c->accepted || c->side != SIDE_SERVER)
     return;
   c->accepted = bpf_ktime_get_ns();
-  own(c);
+  own(&c->owner);
 }
 
 /* In the acceptor's context, under the new socket's lock. */
@@ -600,15 +563,12 @@ int each_socket(u64 *ctx) {
 
 /* meta, task, descriptor, file: who owns the sockets that were open already. */
 int each_file(u64 *ctx) {
-  struct task_struct *task = opaque(ctx[1]), *leader = NULL;
+  struct task_struct *task = opaque(ctx[1]);
   struct file *file = opaque(ctx[3]);
   struct inode *inode = NULL;
   struct socket *socket = NULL;
   struct sock *sk = NULL;
   struct connection *c;
-  struct css_set *set = NULL;
-  struct cgroup *group = NULL;
-  struct kernfs_node *node = NULL;
   u16 mode = 0;
 
   if (!task || !file)
@@ -624,12 +584,6 @@ int each_file(u64 *ctx) {
   c = find(sk);
   if (!c || c->owner.pid)
     return 0;
-  bpf_probe_read_kernel(&leader, sizeof(leader), &task->group_leader);
-  bpf_probe_read_kernel(&c->owner.pid, sizeof(u32), &task->tgid);
-  bpf_probe_read_kernel(&c->owner.command, sizeof(c->owner.command), &leader->comm);
-  bpf_probe_read_kernel(&set, sizeof(set), &task->cgroups);
-  bpf_probe_read_kernel(&group, sizeof(group), &set->dfl_cgrp);
-  bpf_probe_read_kernel(&node, sizeof(node), &group->kn);
-  bpf_probe_read_kernel(&c->owner.cgroup, sizeof(u64), &node->id);
+  own_for(&c->owner, task);
   return 0;
 }

@@ -29,27 +29,12 @@ struct counters {
   u64 events_lost; /* ring buffer full */
 };
 
-BPF_PERCPU_ARRAY(counters, struct counters, 1);
-
-static __always_inline struct counters *this_cpu_counters(void) {
-  u32 zero = 0;
-
-  return counters.lookup(&zero);
-}
-
-/* Atomic because a softirq may count while a process does, on the same CPU. */
-#define COUNT(cause) \
-  ({ \
-    struct counters *counters_ = this_cpu_counters(); \
-    if (counters_) \
-      __sync_fetch_and_add(&counters_->cause, 1); \
-  })
+#include "counters.bpf.h"
 
 #define FAMILY_UNIX 1
 #define FAMILY_NETLINK 16
 #define NO_REASON ~0U /* this kernel gives none */
 #define DEVICE_NAME 16
-#define SECOND 1000000000
 #define HOOK_PLACES 256 /* hooks of all namespaces whose functions are kept */
 
 struct drop_count {
@@ -84,6 +69,8 @@ BPF_PERCPU_ARRAY(scratches, struct drop_scratch, 3);
 BPF_ARRAY(flow_number, u64, 1);
 
 #ifdef EVENT_PAGES
+#include "rate.bpf.h"
+
 struct drop_event {
   u64 time; /* ns, CLOCK_MONOTONIC */
   u64 socket;
@@ -98,12 +85,6 @@ struct drop_event {
 #endif
 };
 
-struct drop_rate {
-  u64 second;
-  u64 events;
-};
-
-BPF_ARRAY(rate, struct drop_rate, 1);
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 LAYOUT(events, struct drop_event);
 #endif
@@ -265,29 +246,11 @@ static __always_inline struct drop_count *add_flow(struct drop_scratch *s, struc
 }
 
 #ifdef EVENT_PAGES
-/* Whether one more fits into this second. Two CPUs may begin a second at once: a few more then get through. */
-static __always_inline bool within_rate(u64 now) {
-  u32 zero = 0;
-  struct drop_rate *r = rate.lookup(&zero);
-  u64 second = now / SECOND;
-
-  if (!r)
-    return false;
-  if (r->second != second) {
-    r->second = second;
-    r->events = 0;
-  }
-  if (r->events >= EVENT_RATE)
-    return false;
-  __sync_fetch_and_add(&r->events, 1);
-  return true;
-}
-
 static __always_inline void emit(u64 *ctx, struct drop_flow *flow, struct drop_origin *from, u32 length, u32 flags) {
   u64 now = bpf_ktime_get_ns();
   struct drop_event *e;
 
-  if (!within_rate(now)) {
+  if (!within_rate(now, EVENT_RATE)) {
     COUNT(held_back);
     return;
   }

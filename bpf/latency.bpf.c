@@ -26,7 +26,6 @@
 /* States in which data goes to and fro, at least one way. */
 #define CONNECTED (1 << TCP_ESTABLISHED | 1 << TCP_FIN_WAIT1 | 1 << TCP_FIN_WAIT2 | 1 << TCP_CLOSE_WAIT)
 #define UNSEEN ~0ULL
-#define TICK 16       /* 2^16 ns = 65 us: who was used longest ago */
 #define LONG_AGO 8    /* 2^(16+8) ns = 17 ms: how old transport figures may be against the last exchange */
 #define FAR (1 << 30) /* bytes; places that are twice as far apart cannot be told from each other */
 
@@ -90,12 +89,6 @@ _Static_assert(sizeof(struct connection) == 128, "two cache lines");
 _Static_assert(__builtin_offsetof(struct connection_set, connection) % 64 == 0, "in whole cache lines");
 _Static_assert(sizeof(struct connection_set) % 64 == 0, "in whole cache lines");
 
-struct connection_slot {
-  struct connection_set *set; /* NULL: there is none */
-  u32 way;
-  struct connection *record;
-};
-
 struct ended_connection {
   struct connection connection;
   struct connection_transport transport;
@@ -136,14 +129,12 @@ struct counters {
   u64 clock;      /* end before start: cannot be, so it is counted */
 };
 
-BPF_ARRAY(locks, u64, LOCKS);
-/* Mappable is aligned to a page. */
-BPF_F_TABLE("array", u32, struct connection_set, connections, SETS, BPF_F_MMAPABLE);
-BPF_PERCPU_ARRAY(counters, struct counters, 1);
+#include "counters.bpf.h"
+#include "slots.bpf.h"
+
 /* Of connections that found no room in the ring buffer, so that the totals are whole all the same. */
 BPF_PERCPU_ARRAY(undelivered, struct moments, SIDES);
 BPF_TABLE("lru_hash", u32, struct owner_name, owners, OWNERS);
-BPF_ARRAY(forgotten, u64, 1); /* sockets that were evicted, and about which nothing is known any more */
 BPF_RINGBUF_OUTPUT(closed, CLOSED_PAGES);
 LAYOUT(closed, struct ended_connection);
 #ifdef EVENT_PAGES
@@ -152,103 +143,6 @@ LAYOUT(events, struct event);
 #else
 BPF_PERCPU_ARRAY(histograms, struct histogram, MEASURES);
 #endif
-
-static __always_inline struct counters *this_cpu_counters(void) {
-  u32 zero = 0;
-
-  return counters.lookup(&zero);
-}
-
-/* Atomic because a softirq may count while a process does, on the same CPU. */
-#define COUNT(cause) \
-  ({ \
-    struct counters *counters_ = this_cpu_counters(); \
-    if (counters_) \
-      __sync_fetch_and_add(&counters_->cause, 1); \
-  })
-
-#define HASH 0x9e3779b97f4a7c15ULL /* 2^64 / golden ratio: Fibonacci hashing */
-
-/* A part of a socket's address, with two bits of other meaning: a TCP socket is larger than 1 KiB. Two with one tag
- * would have to be exactly 1 TiB apart, or a multiple of it, and of the same set. */
-#define TAG_SHIFT 8
-#define TAKEN 2
-#define CLIENT 1
-
-static __always_inline u32 tag_of(u64 socket) {
-  return (u32)(socket >> TAG_SHIFT) | TAKEN | CLIENT;
-}
-
-/* A socket's two sets. */
-static __always_inline u32 set_of(u64 socket, bool second) {
-  u64 mixed = socket * HASH;
-  u64 half = second ? (mixed ^ (mixed >> 29)) & 0xffffffff : mixed >> 32;
-
-  return (half * SETS) >> 32;
-}
-
-static __always_inline struct connection_set *set_at(u32 number) {
-  return connections.lookup(&number);
-}
-
-/* A place in a set, also for the verifier, which may have lost its bound. */
-static __always_inline u32 bounded(u32 way) {
-  asm volatile("" : "+r"(way));
-  return way & (WAYS - 1);
-}
-
-static __always_inline struct connection_slot slot_of(struct connection_set *set, u32 way) {
-  struct connection_slot slot = {set, way};
-
-  if (set)
-    slot.record = &set->connection[bounded(way)];
-  return slot;
-}
-
-static __always_inline u32 home_of(u64 socket) {
-  return (socket * HASH >> 20) % WAYS;
-}
-
-/* Where a socket would be in an empty table, which is where it nearly always is. */
-static __always_inline struct connection_slot home(u64 socket) {
-  return slot_of(set_at(set_of(socket, false)), home_of(socket));
-}
-
-static __always_inline struct connection_slot find_in(u32 number, u64 socket) {
-  struct connection_set *set = set_at(number);
-  u64 found = WAYS;
-
-  if (!set)
-    return slot_of(NULL, 0);
-#pragma clang loop unroll(disable)
-  for (u64 way = 0; way < WAYS; way++) {
-    u64 other = (set->tag[way] | CLIENT) ^ tag_of(socket), differs = if_negative(other | -other);
-
-    found = (found & differs) | (way & ~differs);
-  }
-  return slot_of(found < WAYS ? set : NULL, found);
-}
-
-static __always_inline struct connection_slot find_elsewhere(u64 socket) {
-  struct connection_slot slot = find_in(set_of(socket, false), socket);
-
-  return slot.set ? slot : find_in(set_of(socket, true), socket);
-}
-
-/* Of whom the record itself says whose it is: one cache line less than by the tags. */
-static __always_inline struct connection_slot find_at_home(u64 socket) {
-  struct connection_slot slot = home(socket);
-
-  if (slot.set && slot.record->socket != socket)
-    slot.set = NULL;
-  return slot;
-}
-
-static __always_inline struct connection_slot find(u64 socket) {
-  struct connection_slot slot = find_at_home(socket);
-
-  return slot.set ? slot : find_elsewhere(socket);
-}
 
 /* 1 where the other side has ended its stream: the kernel counts its FIN as a byte. */
 static __always_inline u32 fin(struct sock *sk, bool direct) {
@@ -315,7 +209,6 @@ static __always_inline void keep_totals(struct connection *c) {
 /* The record goes to user space; its slot may be used again. */
 static __always_inline void hand_over(struct connection_slot slot, u8 end) {
   struct connection *c = slot.record;
-  struct counters *count = this_cpu_counters();
   struct ended_connection *copy = closed.ringbuf_reserve(sizeof(*copy));
 
   COUNT(closed);
@@ -331,8 +224,7 @@ static __always_inline void hand_over(struct connection_slot slot, u8 end) {
   __builtin_memcpy(&copy->connection, c, sizeof(*c));
   __builtin_memcpy(&copy->transport, &slot.set->transport[bounded(slot.way)], sizeof(copy->transport));
   copy->end = end;
-  /* A wake-up costs microseconds: one for many records. */
-  closed.ringbuf_submit(copy, count && count->closed % CLOSED_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+  closed.ringbuf_submit(copy, WAKE_EACH(CLOSED_WAKE, closed));
 }
 
 /* An exchange that is not measured is lost. */
@@ -341,60 +233,6 @@ static __always_inline void miss(u64 start) {
     COUNT(cut);
   if (start == OLDER)
     COUNT(older);
-}
-
-/* What is remembered of a socket whose record was evicted, in the set that it was in, and with that one's lock: so much
- * of its address that no other one has, whether it was busy with an exchange, which has been counted as lost, and the
- * lower bits of `place`; the bytes that a socket holds unread, and that place may be behind, are fewer. 0: nothing. */
-#define AWAY_PLACE ((1U << 28) - 1)
-#define AWAY_BUSY (1ULL << 28)
-#define AWAY_SHIFT 29
-
-/* How a word begins that is of this socket. */
-static __always_inline u64 away_of(u64 socket) {
-  return (socket >> TAG_SHIFT | 1) << AWAY_SHIFT;
-}
-
-/* One of the words that a socket may be remembered in: a row of WAYS, the newest first. */
-static __always_inline u64 *away_word(struct connection_set *set, u64 socket, u32 i) {
-  u32 place = (u32)(socket * HASH >> 16) * WAYS + i;
-
-  asm volatile("" : "+r"(place)); /* as in `bounded` */
-  return &set->away[place & (AWAY - 1)];
-}
-
-/* The oldest leaves a full row. */
-static __always_inline void put_away(struct connection_set *set, u64 socket, u32 place, bool busy) {
-  u64 same = away_of(socket), moved = same | (busy ? AWAY_BUSY : 0) | (place & AWAY_PLACE), *word, was, *lost;
-  u32 zero = 0;
-
-#pragma clang loop unroll(disable)
-  for (u32 i = 0; i < WAYS; i++) {
-    word = away_word(set, socket, i);
-    was = *word;
-    *word = moved;
-    if (!was || !((was ^ same) >> AWAY_SHIFT))
-      return;
-    moved = was;
-  }
-  lost = forgotten.lookup(&zero);
-  if (lost)
-    __sync_fetch_and_add(lost, 1);
-}
-
-/* What is remembered of a socket, which is not needed any more. */
-static __always_inline u64 take_back(struct connection_set *set, u64 socket) {
-  u64 found = 0, *word;
-
-#pragma clang loop unroll(disable)
-  for (u32 i = 0; i < WAYS; i++) {
-    word = away_word(set, socket, i);
-    if (!((*word ^ away_of(socket)) >> AWAY_SHIFT)) {
-      found = *word;
-      *word = 0;
-    }
-  }
-  return found;
 }
 
 /* The record makes room for another connection's. */
@@ -407,65 +245,6 @@ static __always_inline void evict(struct connection_slot slot) {
   miss(start);
   put_away(slot.set, c->socket, c->place, start != 0);
   hand_over(slot, END_EVICTED);
-}
-
-/* How many of a set's slots are free, and in `vacant` the first of them from the socket's home on. */
-static __always_inline u32 count_free(struct connection_set *set, u32 home, u32 *vacant) {
-  u64 free = 0, found = 0;
-
-#pragma clang loop unroll(disable)
-  for (u32 i = WAYS; i-- > 0;) {
-    u32 way = (home + i) % WAYS;
-    u64 mask = ~if_negative(-(u64)set->tag[bounded(way)]);
-
-    free += mask & 1;
-    found = (found & ~mask) | (way & mask);
-  }
-  *vacant = found;
-  return free;
-}
-
-/* The slot of two sets that was used longest ago. */
-static __always_inline struct connection_slot oldest_of(struct connection_set *first, struct connection_set *second) {
-  u32 now = bpf_ktime_get_ns() >> TICK;
-  u64 longest = 0, oldest = 0;
-
-#pragma clang loop unroll(disable)
-  for (u32 i = 0; i < 2 * WAYS; i++) {
-    struct connection_set *set = i < WAYS ? first : second;
-    u64 age = (u32)(now - set->connection[i % WAYS].used), older = if_negative(longest - age);
-
-    longest = (longest & ~older) | (age & older);
-    oldest = (oldest & ~older) | (i & older);
-  }
-  return slot_of(oldest < WAYS ? first : second, oldest % WAYS);
-}
-
-/* A free slot of the emptier one of the socket's two sets, from its home on; else the one that was used longest ago. */
-static __always_inline struct connection_slot choose(struct connection_set *first, struct connection_set *second,
-                                                     u32 home) {
-  u32 in_first = 0, in_second = 0;
-  u32 first_free = count_free(first, home, &in_first), second_free = count_free(second, home, &in_second);
-
-  if (!first_free && !second_free)
-    return oldest_of(first, second);
-  return first_free >= second_free ? slot_of(first, in_first) : slot_of(second, in_second);
-}
-
-static __always_inline void unlock(u64 *lock) {
-  ADD(lock, -1);
-}
-
-static __always_inline bool try_lock(u64 *lock) {
-#ifdef bpf_target_arm64
-  bool alone = !fetch_add(lock, 1);
-#else /* there is no compare-and-exchange before 5.12, but who adds one and then reads one is alone */
-  bool alone = (ADD(lock, 1), *(volatile u64 *)lock == 1);
-#endif
-
-  if (!alone)
-    unlock(lock);
-  return alone;
 }
 
 static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u8 side, u8 origin, bool direct) {
@@ -499,52 +278,6 @@ static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u
   return true;
 }
 
-/* A socket's two sets, of which nobody else is changing anything; NULL where another CPU is. */
-struct locked_sets {
-  struct connection_set *first;
-  struct connection_set *second;
-  u64 *one;
-  u64 *two;
-};
-
-static __always_inline bool lock_sets(struct locked_sets *sets, u64 socket) {
-  u32 first = set_of(socket, false), second = set_of(socket, true);
-  u32 first_lock = first % LOCKS, second_lock = second % LOCKS;
-
-  sets->first = set_at(first);
-  sets->second = set_at(second);
-  sets->one = locks.lookup(&first_lock);
-  sets->two = locks.lookup(&second_lock);
-  if (!sets->first || !sets->second || !sets->one || !sets->two || !try_lock(sets->one))
-    return false;
-  if (sets->one == sets->two || try_lock(sets->two))
-    return true;
-  unlock(sets->one);
-  return false;
-}
-
-static __always_inline void unlock_sets(struct locked_sets *sets) {
-  if (sets->one != sets->two)
-    unlock(sets->two);
-  unlock(sets->one);
-}
-
-/* The lock of one of a socket's two sets, held; NULL where others do not let go of it, such as a program that this one
- * has interrupted. They hold it for less than a microsecond. */
-#define TRIES 64
-static __always_inline u64 *lock_of(struct connection_set *set, u64 socket) {
-  u32 first = set_of(socket, false), number = (set_at(first) == set ? first : set_of(socket, true)) % LOCKS;
-  u64 *lock = locks.lookup(&number);
-
-  if (!lock)
-    return NULL;
-#pragma clang loop unroll(disable)
-  for (u32 i = 0; i < TRIES; i++)
-    if (try_lock(lock))
-      return lock;
-  return NULL;
-}
-
 /* A socket's record is over. Another connection may have been given its slot meanwhile, or may be given it now: with
  * the lock that is one of both. Without, who sees the slot free has to see that nobody is in it. */
 static __always_inline void forget(struct connection_slot slot, u64 socket) {
@@ -558,13 +291,6 @@ static __always_inline void forget(struct connection_slot slot, u64 socket) {
   }
   if (lock)
     unlock(lock);
-}
-
-/* What either set remembers of a socket. */
-static __always_inline u64 take_back_of(struct locked_sets *sets, u64 socket) {
-  u64 found = take_back(sets->first, socket);
-
-  return found | take_back(sets->second, socket);
 }
 
 /* A record for this socket, or none where another CPU is changing its sets: the socket's next event tries again. `was`
@@ -678,7 +404,6 @@ static __always_inline void begin(struct connection_slot slot, bool client, u64 
 #ifdef EVENT_PAGES
 static __always_inline void emit(struct connection_slot slot, u64 now, u64 latency, u64 wait) {
   struct connection *c = slot.record;
-  struct counters *count = this_cpu_counters();
   struct event *e = events.ringbuf_reserve(sizeof(*e));
 
   COUNT(events);
@@ -695,7 +420,7 @@ static __always_inline void emit(struct connection_slot slot, u64 now, u64 laten
   e->addresses = c->addresses;
   e->pid = c->pid;
   e->srtt_us = c->max_srtt_us & REST;
-  events.ringbuf_submit(e, count && count->events % EVENT_WAKE ? BPF_RB_NO_WAKEUP : BPF_RB_FORCE_WAKEUP);
+  events.ringbuf_submit(e, WAKE_EACH(EVENT_WAKE, events));
 }
 static __always_inline void distribute(u32 measure, u64 value) {
 } /* user space does it */
@@ -970,15 +695,6 @@ static __always_inline bool is_waiting(struct connection_slot slot) {
   return PICKUP || slot.set->tag[bounded(slot.way)] & CLIENT;
 }
 
-/* A socket's slot, by its tag: the record's cache line stays with the CPU that uses the socket. */
-static __always_inline struct connection_slot find_by_tag(u64 socket) {
-  struct connection_slot slot = home(socket);
-
-  if (slot.set && (slot.set->tag[bounded(slot.way)] | CLIENT) == tag_of(socket))
-    return slot;
-  return find_elsewhere(socket);
-}
-
 /* In softirq, or with the socket's backlog, when data can be read. The kernel has just read the clock for it. */
 static __always_inline void readable(struct sock *sk, bool direct) {
   struct connection_slot slot = find_by_tag(address_of(sk));
@@ -1014,16 +730,6 @@ int packet_btf(u64 *ctx) {
   if (data)
     arrive(slot, copied, received + data, copied == received, bpf_ktime_get_ns());
   return 0;
-}
-
-/* A socket without a record has ended: its address may be another one's next. */
-static __always_inline void forget_eviction(u64 socket) {
-  struct locked_sets sets;
-
-  if (!lock_sets(&sets, socket))
-    return;
-  take_back_of(&sets, socket);
-  unlock_sets(&sets);
 }
 
 /* sk, old state, new state: everything that TCP does to a connection's life goes through here. */

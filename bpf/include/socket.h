@@ -33,6 +33,16 @@ static __always_inline void read_addresses(struct addresses *a, struct sock *sk)
   }
 }
 
+/* The inode number of its network namespace. */
+static __always_inline u32 netns_of_socket(struct sock *sk) {
+  struct net *net = NULL;
+  u32 number = 0;
+
+  bpf_probe_read_kernel(&net, sizeof(net), &sk->__sk_common.skc_net.net);
+  bpf_probe_read_kernel(&number, sizeof(number), &net->ns.inum);
+  return number;
+}
+
 /* NULL where it is no TCP socket: MPTCP and SCTP go through the same states. */
 static __always_inline struct tcp_sock *tcp_sock_of(struct sock *sk, bool direct) {
   return direct ? bpf_skc_to_tcp_sock(sk) : (struct tcp_sock *)sk;

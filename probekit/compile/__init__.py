@@ -227,8 +227,10 @@ def _words(plan: AttachPlan, *more: Path) -> set[str]:
 
 
 def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str, compiler: str) -> Object:
+    text = sources.text(plan)
     request = {
         "source": str(plan.source),
+        "text": text.written,
         "cflags": [
             f'-DPROBEKIT_TYPES="{header}"',
             "-fms-extensions",  # kernels from 7 on embed a named struct without naming the member
@@ -240,16 +242,18 @@ def _compile(plan: AttachPlan, types: Types, tree: Path, header: Path, key: str,
     }
     answer = process.ask(request)
     if answer.refused:
-        raise _RefusedError(*messages.explain(answer.said, plan.source, sources.files(plan)))
+        raise _RefusedError(*messages.explain(answer.said, text, sources.files(plan)))
     try:
-        return _object(answer, plan, types, key, compiler)
+        return _object(answer, plan, text, types, key, compiler)
     except (ValueError, KeyError, TypeError, AttributeError) as error:  # whatever it is, it is no answer
         raise CompileError(*process.nonsense(plan.source, str(error))) from None
 
 
-def _object(answer: process.Answer, plan: AttachPlan, types: Types, key: str, compiler: str) -> Object:
+def _object(
+    answer: process.Answer, plan: AttachPlan, text: sources.Text, types: Types, key: str, compiler: str
+) -> Object:
     document = answer.document
-    files, lines = _lines(document["lines"], plan, answer.said)
+    files, lines = _lines(document["lines"], plan, text, answer.said)
     return contents.from_json({
         "key": key,
         "compiler": compiler,
@@ -261,17 +265,17 @@ def _object(answer: process.Answer, plan: AttachPlan, types: Types, key: str, co
     })  # fmt: skip
 
 
-def _lines(lines: Any, plan: AttachPlan, said: str) -> tuple[list[str], dict[str, str]]:
+def _lines(lines: Any, plan: AttachPlan, text: sources.Text, said: str) -> tuple[list[str], dict[str, str]]:
     """`files` and `lines` of an object as JSON, of what the worker says about the source that bcc rewrote."""
     source = plan.source
-    written = messages.origins(source.read_text(encoding="utf-8"), messages.split(said, source)[1])
+    written = messages.origins(text.written, messages.split(said, source)[1])
     files: dict[str, int] = {}
     packed = {}
     for name, entries in lines.items():
         records = b""
         for instruction, file, line in entries:
             if file == str(source) and 0 < line <= len(written):
-                line = written[line - 1]
+                file, line = text.place(written[line - 1])
             place = files.setdefault(sources.portable(plan, file), len(files))
             try:
                 records += struct.pack("=III", instruction, place, line)

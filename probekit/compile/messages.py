@@ -13,6 +13,7 @@ from pathlib import Path
 from attrs import evolve, frozen
 
 from ..machine.paths import source_line
+from .sources import Text
 
 _BEGIN = '#line 1 "{}"'
 _END = "#include <bcc/footer.h>"
@@ -120,53 +121,54 @@ def split(messages: str, source: Path) -> tuple[str, str, str]:
     return head, rewritten, tail
 
 
-def complaints(messages: str, ours: Collection[str], lines: Sequence[int] = ()) -> list[Complaint]:
+def complaints(messages: str, text: Text, ours: Collection[str], lines: Sequence[int] = ()) -> list[Complaint]:
     """The errors among clang's messages.
 
     Args:
         messages: As clang prints them.
+        text: What it was given.
         ours: The author's files.
-        lines: What `origins` says, where the messages are about the rewritten source.
+        lines: What `origins` says, where the messages are about the rewritten text.
     """
     found: list[Complaint] = []
     relevant = False
-    for text in messages.splitlines():
-        place = _PLACE.match(text)
+    for said in messages.splitlines():
+        place = _PLACE.match(said)
         if place is None:
-            relevant = relevant and bool(text.strip()) and (not found[-1].shown or text.startswith(" "))
+            relevant = relevant and bool(said.strip()) and (not found[-1].shown or said.startswith(" "))
             if relevant:
-                found[-1] = evolve(found[-1], shown=(*found[-1].shown, text.rstrip()))
+                found[-1] = evolve(found[-1], shown=(*found[-1].shown, said.rstrip()))
             continue
         kind = _KIND.match(place["text"])
         assert kind is not None
         file, line = place["file"], int(place["line"])
-        is_error = "error" in (kind["kind"] or "") or text.startswith("error: ")
+        is_error = "error" in (kind["kind"] or "") or said.startswith("error: ")
         relevant = is_error
         if is_error:
             words = re.sub(r"^in function (\w+) [^:]*: ", r"in \1: ", kind["words"])
-            if file == next(iter(ours), "") and 0 < line <= len(lines):
-                line = lines[line - 1]
+            if file == str(text.source):
+                file, line = text.place(lines[line - 1] if 0 < line <= len(lines) else line)
             found.append(Complaint(file, line, int(place["column"]), words))
         elif kind["kind"] == "note" and found and file not in ours:
             found[-1] = evolve(found[-1], foreign=True)
     return list(dict.fromkeys(found))
 
 
-def explain(messages: str, source: Path, ours: Collection[Path]) -> tuple[str, str]:
+def explain(messages: str, text: Text, ours: Collection[Path]) -> tuple[str, str]:
     """What to tell the author of a source that was refused.
 
     Args:
         messages: What bcc printed.
-        source: The C file.
-        ours: That and the other files that it may include.
+        text: What it was given.
+        ours: The source and the other files that it may include.
 
     Returns:
         A message with the first errors, each with its place, and a hint, or an empty one.
     """
+    source = text.source
     head, rewritten, tail = split(messages, source)
-    files = [str(source), *(str(path) for path in ours if path != source)]
-    written = source.read_text(encoding="utf-8")
-    found = complaints(head, files) + complaints(tail, files, origins(written, rewritten))
+    files = [str(path) for path in ours]
+    found = complaints(head, text, files) + complaints(tail, text, files, origins(text.written, rewritten))
     if not found:
         return _about_map(messages, source, ours) or (f"bcc refuses {source}:\n{_without_noise(tail or head)}", "")
     parts = [f"{c.file}:{c.line}:{c.column}: {c.words}" + _lines(c) for c in found[:_MOST]]

@@ -1,11 +1,15 @@
-"""The files that an object is made from."""
+"""The files that an object is made from, and the one text that bcc is given of them.
+
+bcc rewrites what is done with maps in the text that it is given, and in none of the headers that this includes. So
+headers whose programs use maps have a name of their own, NAME.bpf.h, and are put in where they are included.
+"""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
-from attrs import evolve
+from attrs import evolve, frozen
 
 from ..errors import CompileError
 from ..machine.paths import bpf_folder
@@ -15,6 +19,26 @@ _INCLUDED = re.compile(r'^[ \t]*#[ \t]*include[ \t]*(["<])([^">\n]+)[">]', re.MU
 _COMPUTED = re.compile(
     r"""^[ \t]*(?:#|%:)[ \t]*(?:include(?![ \t]*["<])|include_next|import|embed)[^\n]*""", re.MULTILINE
 )
+_REWRITTEN = ".bpf.h"
+
+
+@frozen
+class Text:
+    """A source, with the headers in it that bcc rewrites.
+
+    Attributes:
+        source: The C file.
+        written: The text.
+        places: Of each line the file and the line, from 1, where it was written.
+    """
+
+    source: Path
+    written: str
+    places: tuple[tuple[str, int], ...]
+
+    def place(self, line: int) -> tuple[str, int]:
+        """Where a line of the text, from 1, was written."""
+        return self.places[line - 1] if 0 < line <= len(self.places) else (str(self.source), line)
 
 
 def folders(plan: AttachPlan) -> list[Path]:
@@ -26,7 +50,8 @@ def files(plan: AttachPlan) -> list[Path]:
     """The source, and all that it includes of the author's files and of ours; no kernel headers.
 
     Raises:
-        CompileError: One of them cannot be read, or includes what only the preprocessor knows.
+        CompileError: One of them cannot be read, includes what only the preprocessor knows, or includes a header with
+            maps where bcc does not see it.
     """
     found = [plan.source]
     for path in found:  # grows meanwhile
@@ -37,13 +62,59 @@ def files(plan: AttachPlan) -> list[Path]:
                 f"{path}: `{computed[0].strip()}`: what it includes cannot be known without compiling it",
                 'name the file: #include "FILE"; which of two it is may be chosen with #if around them',
             )
-        for mark, name in _INCLUDED.findall(text):
-            near = [path.parent] if mark == '"' else []
-            places = (folder / name for folder in (*near, *folders(plan)))
-            included = next((place for place in places if place.is_file()), None)
-            if included is not None and included not in found:
+        for match in _INCLUDED.finditer(text):
+            included = _meant(match, path, plan)
+            if included is None:
+                continue
+            if _is_rewritten(included) and path != plan.source and not _is_rewritten(path):
+                raise CompileError(
+                    f"{path} includes {included.name}: bcc looks for maps in the source and in {_REWRITTEN} files only",
+                    f"include it from the source, or name {path.name} NAME{_REWRITTEN}",
+                )
+            if included not in found:
                 found.append(included)
     return found
+
+
+def text(plan: AttachPlan) -> Text:
+    """What bcc is given: the source with its NAME.bpf.h headers in it, each at most once, as with #pragma once."""
+    lines: list[str] = []
+    places: list[tuple[str, int]] = []
+    guards = {path: f"PROBEKIT_HAS_{number}" for number, path in enumerate(files(plan)) if _is_rewritten(path)}
+
+    def put(path: Path, within: tuple[Path, ...]) -> None:
+        for number, line in enumerate(_read(path).split("\n"), 1):  # as clang counts
+            match = _INCLUDED.match(line)
+            included = _meant(match, path, plan) if match else None
+            opening = path in guards and line.strip() == "#pragma once"
+            if included not in guards:
+                lines.append("" if opening else line)
+                places.append((str(path), number))
+                continue
+            assert included is not None
+            guard = guards[included]
+            before = [f"#ifndef {guard}", f"#define {guard}"]
+            lines.extend(before)
+            places.extend([(str(path), number)] * len(before))
+            if included not in within:
+                put(included, (*within, included))
+            lines.append("#endif")
+            places.append((str(path), number))
+
+    put(plan.source, (plan.source,))
+    return Text(plan.source, "\n".join(lines) + "\n", tuple(places))
+
+
+def _is_rewritten(path: Path) -> bool:
+    return path.name.endswith(_REWRITTEN)
+
+
+def _meant(match: re.Match[str], path: Path, plan: AttachPlan) -> Path | None:
+    """The file that a line of another one includes; None where it is none of the author's or ours."""
+    mark, name = match.groups()
+    near = [path.parent] if mark == '"' else []
+    places = (folder / name for folder in (*near, *folders(plan)))
+    return next((place for place in places if place.is_file()), None)
 
 
 def _read(path: Path) -> str:

@@ -119,7 +119,7 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
     """Compiles one C source.
 
     Args:
-        request: `source` (path), `cflags`, and `headers` (the tree).
+        request: `source` (path), `text` (what is compiled as that), `cflags`, and `headers` (the tree).
 
     Returns:
         `maps` and `programs` of a `probekit.model.Object`, as JSON, and `lines`: of each program what `source_lines`
@@ -141,8 +141,7 @@ def compile_source(request: dict[str, Any]) -> dict[str, Any]:
     for name in ("key_size", "value_size", "max_entries"):
         numbers[name].restype = ctypes.c_size_t
 
-    source = Path(request["source"])
-    text = _AS_WRITTEN + f'#line 1 "{source}"\n' + source.read_text(encoding="utf-8")
+    text = _AS_WRITTEN + f'#line 1 "{request["source"]}"\n' + request["text"]
     bpf = BPF(text=text, cflags=request["cflags"], debug=_SHOW_REWRITTEN)
     module = bpf.module
     maps = []

@@ -6,7 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from probekit.compile import messages
+from probekit.compile import messages, sources
+from probekit.errors import CompileError
+from probekit.model import AttachPlan
 
 WRITTEN = """#include "programs.h"
 BPF_HASH(counts, u32, u64, 8);
@@ -35,6 +37,10 @@ def source(tmp_path: Path) -> Path:
     return path
 
 
+def whole(source: Path) -> sources.Text:
+    return sources.text(AttachPlan(source, (), ()))
+
+
 def test_lines_that_bcc_inserted_and_changed_are_led_back() -> None:
     lines = messages.origins(WRITTEN, REWRITTEN)
     written = WRITTEN.splitlines()
@@ -61,7 +67,7 @@ def _said(source: Path) -> str:
 
 
 def test_an_error_has_its_place_its_line_and_a_remedy_and_warnings_are_left_out(source: Path) -> None:
-    message, hint = messages.explain(_said(source), source, (source,))
+    message, hint = messages.explain(_said(source), whole(source), (source,))
     assert message == (
         f"bcc refuses the C source\n{source}:6:10: use of undeclared identifier 'NOTHING'\n"
         "      return nothing;\n             ^"
@@ -74,14 +80,14 @@ def test_an_error_about_what_bcc_made_is_told_of_what_was_written(source: Path) 
     text = (
         f'#line 1 "{source}"\n{REWRITTEN}#include <bcc/footer.h>\n{source}:{line}:10: error: stack limit of 512 bytes\n'
     )
-    message, hint = messages.explain(text, source, (source,))
+    message, hint = messages.explain(text, whole(source), (source,))
     assert message.startswith(f"bcc refuses the C source\n{source}:6:10: stack limit of 512 bytes\n")
     assert "struct it_big" in hint
 
 
 def test_of_many_errors_the_first_are_told_each_once(source: Path) -> None:
     text = "".join(f"{source}:{line}:1: error: fault {line}\n" * 2 for line in range(1, 8))
-    message, hint = messages.explain(text, source, (source,))
+    message, hint = messages.explain(text, whole(source), (source,))
     assert message.count("fault") == 5
     assert message.endswith("and 2 more")
     assert hint == ""
@@ -92,7 +98,7 @@ def test_a_name_that_the_kernel_has_is_told_from_one_that_the_author_has_twice(
     source: Path, file: str, remedy: bool
 ) -> None:
     text = f"{source}:2:8: error: redefinition of 'sock'\n{file or source}:9:1: note: previous definition is here\n"
-    _, hint = messages.explain(text, source, (source,))
+    _, hint = messages.explain(text, whole(source), (source,))
     assert hint == (
         "the kernel already uses that name, and all its types come from its BTF: choose another one, such as it_sock"
         if remedy
@@ -109,11 +115,54 @@ def test_a_name_that_the_kernel_has_is_told_from_one_that_the_author_has_twice(
     ],
 )
 def test_a_map_that_the_kernel_refuses_is_told_with_its_declaration(source: Path, reason: str, hint: str) -> None:
-    message, told = messages.explain(f"could not open bpf map: counts, error: {reason}\n", source, (source,))
+    message, told = messages.explain(f"could not open bpf map: counts, error: {reason}\n", whole(source), (source,))
     assert message == f"{source}:2: the kernel refuses the map counts: {reason}"
     assert told.startswith(hint)
 
 
 def test_what_is_not_known_is_told_as_it_is_without_noise(source: Path) -> None:
-    message, hint = messages.explain("Running from kernel directory at: x\nclang -cc1 y\nodd\n", source, (source,))
+    said = "Running from kernel directory at: x\nclang -cc1 y\nodd\n"
+    message, hint = messages.explain(said, whole(source), (source,))
     assert (message, hint) == (f"bcc refuses {source}:\nodd", "")
+
+
+def test_a_header_with_maps_is_put_in_where_it_is_included_and_each_line_keeps_its_place(tmp_path: Path) -> None:
+    source = tmp_path / "it.bpf.c"
+    source.write_text('#include "programs.h"\n#include "two.bpf.h"\n#include "one.bpf.h"\nint last;\n')
+    (tmp_path / "one.bpf.h").write_text("#pragma once\nBPF_HASH(one);\n")
+    (tmp_path / "two.bpf.h").write_text('#include "one.bpf.h"\n  #include "two.bpf.h"\nint two;\n')
+    text = whole(source)
+    lines = text.written.splitlines()
+    assert '#include "programs.h"' in lines
+    assert "#pragma once" not in text.written
+    assert not any("bpf.h" in line for line in lines)
+    assert lines.index("BPF_HASH(one);") < lines.index("int two;") < lines.index("int last;")
+    places = {line: text.place(number) for number, line in enumerate(lines, 1) if "int" in line}
+    assert places == {"int two;": (str(tmp_path / "two.bpf.h"), 3), "int last;": (str(source), 4)}
+    once = [number for number, line in enumerate(lines) if line == "BPF_HASH(one);"]
+    guards = [lines[number - 3] for number in once]  # #ifndef, #define, the pragma's line, the map
+    assert len(once) == 2
+    assert guards[0] == guards[1]
+    assert guards[0].startswith("#ifndef ")
+
+
+def test_an_error_in_a_header_with_maps_is_told_of_that_header(tmp_path: Path) -> None:
+    source, header = tmp_path / "it.bpf.c", tmp_path / "maps.bpf.h"
+    source.write_text('#include "maps.bpf.h"\nint it;\n')
+    header.write_text("#pragma once\nint nothing = NOTHING;\n")
+    text = whole(source)
+    line = text.written.splitlines().index("int nothing = NOTHING;") + 1
+    said = f"{source}:{line}:15: error: use of undeclared identifier 'NOTHING'\n"
+    message, _ = messages.explain(said, text, (source, header))
+    assert message.startswith(f"bcc refuses the C source\n{header}:2:15: use of undeclared identifier 'NOTHING'\n")
+    assert "int nothing = NOTHING;" in message
+
+
+def test_a_header_with_maps_within_another_kind_is_refused(tmp_path: Path) -> None:
+    source = tmp_path / "it.bpf.c"
+    source.write_text('#include "plain.h"\n')
+    (tmp_path / "plain.h").write_text('#include "maps.bpf.h"\n')
+    (tmp_path / "maps.bpf.h").write_text("")
+    with pytest.raises(CompileError, match=r"plain.h includes maps.bpf.h") as refused:
+        whole(source)
+    assert "plain.h NAME.bpf.h" in refused.value.hint

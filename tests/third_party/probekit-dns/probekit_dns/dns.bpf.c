@@ -22,11 +22,12 @@ struct dns_answer {
   u64 rcode;
 };
 
-struct dns_counters {
+struct counters {
   u64 queries;
   u64 answers;
   u64 answers_lost; /* ring buffer full */
 };
+#include "counters.bpf.h"
 
 struct dns_packet { /* UDP and the beginning of DNS, network order */
   u16 source;
@@ -38,7 +39,6 @@ struct dns_packet { /* UDP and the beginning of DNS, network order */
 };
 
 BPF_TABLE("lru_hash", struct dns_question, u64, waiting, QUERIES);
-BPF_PERCPU_ARRAY(counters, struct dns_counters, 1);
 BPF_RINGBUF_OUTPUT(answers, 64);
 LAYOUT(answers, struct dns_answer);
 
@@ -82,16 +82,13 @@ int query(u64 *ctx) {
   struct sk_buff *skb = opaque(ctx[0]);
   struct dns_question q = {};
   struct dns_packet packet = {};
-  struct dns_counters *count;
-  u32 zero = 0;
   u64 now;
 
   if (!parse(skb, (void *)skb->head + skb->network_header, false, &q, &packet))
     return 0;
-  count = counters.lookup(&zero);
   now = bpf_ktime_get_ns();
-  if (count && waiting.insert(&q, &now) == 0)
-    count->queries += 1;
+  if (waiting.insert(&q, &now) == 0)
+    COUNT(queries);
   return 0;
 }
 
@@ -100,23 +97,20 @@ int answer(u64 *ctx) {
   struct sk_buff *skb = opaque(ctx[0]);
   struct dns_question q = {};
   struct dns_packet packet = {};
-  struct dns_counters *count;
   struct dns_answer *record;
   u64 *start, latency;
-  u32 zero = 0;
 
   if (!parse(skb, skb->data, true, &q, &packet))
     return 0;
   start = waiting.lookup(&q);
-  count = counters.lookup(&zero);
-  if (!start || !count)
+  if (!start)
     return 0;
   latency = bpf_ktime_get_ns() - *start;
   waiting.delete(&q);
-  count->answers += 1;
+  COUNT(answers);
   record = answers.ringbuf_reserve(sizeof(*record));
   if (!record) {
-    count->answers_lost += 1;
+    COUNT(answers_lost);
     return 0;
   }
   record->latency = latency;

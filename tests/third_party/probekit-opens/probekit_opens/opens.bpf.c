@@ -9,22 +9,18 @@ struct opened {
 };
 BPF_QUEUE(opened, struct opened, WAITING);
 
-struct open_counters {
+struct counters {
   u64 calls, lost;
 };
-BPF_PERCPU_ARRAY(counters, struct open_counters, 1);
+#include "counters.bpf.h"
 
 int opening(struct trace_event_raw_sys_enter *ctx) {
   struct opened record = {};
-  int zero = 0;
-  struct open_counters *count = counters.lookup(&zero);
 
-  if (!count)
-    return 0;
-  count->calls++; /* a program is not run again on this CPU while it runs */
+  COUNT(calls);
   bpf_get_current_comm(record.command, sizeof(record.command));
   bpf_probe_read_user_str(record.path, sizeof(record.path), (void *)ctx->args[1]);
   if (opened.push(&record, 0))
-    count->lost++;
+    COUNT(lost);
   return 0;
 }

@@ -12,20 +12,19 @@ struct yourprobe_command {
   u64 age; /* ns, sum */
 };
 
-struct yourprobe_counters {
+struct counters {
   u64 commands_full; /* a name found no room */
 };
+#include "counters.bpf.h"
 
 BPF_HASH(commands, struct yourprobe_name, struct yourprobe_command, COMMANDS);
 BPF_PERCPU_ARRAY(ages, struct histogram, 1);
-BPF_PERCPU_ARRAY(counters, struct yourprobe_counters, 1);
 
 /* sched_process_exit(struct task_struct *task, ...), in the context of the thread that ends */
 int process_exit(u64 *ctx) {
   struct task_struct *task = opaque(ctx[0]);
   struct yourprobe_name name = {};
   struct yourprobe_command none = {}, *command;
-  struct yourprobe_counters *count;
   struct histogram *histogram;
   u32 zero = 0;
   u64 age;
@@ -42,9 +41,7 @@ int process_exit(u64 *ctx) {
     __sync_fetch_and_add(&command->processes, 1);
     __sync_fetch_and_add(&command->age, age);
   } else {
-    count = counters.lookup(&zero);
-    if (count)
-      count->commands_full += 1;
+    COUNT(commands_full);
   }
   return 0;
 }
