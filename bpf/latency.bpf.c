@@ -2,7 +2,10 @@
 /* TCP request latency and service time, one record a connection, changed in place.
  *
  * A client socket sends a request and is handed the response; a server socket is handed a request and sends the
- * response. `send` and `receive` run in the context of the process that uses the socket and under the socket's lock, so
+ * response. A response goes on until the next request begins: what is handed over, or sent, behind its first part moves
+ * the end of the exchange, and only there it is counted (`settle`); what is not over when the run ends, user space
+ * finds in the record.
+ * `send` and `receive` run in the context of the process that uses the socket and under the socket's lock, so
  * that a record has one writer at a time and needs no atomic operation. `readable` runs where the packet is taken in,
  * often on another CPU: it writes nothing but when data arrived, to a cache line of its own, and reads no record.
  *
@@ -10,11 +13,12 @@
  * earlier response, an empty read or data read again after a peek begin and end nothing.
  *
  * Helper calls and cache lines that another CPU wrote are what an event costs: the time, the owner once an exchange,
- * one such line at the end of a request, and nothing else on most of them.
+ * one such line at the end of a request, and nothing else on most of them. The clock is read once more for each part of
+ * a response behind the first.
  *
  * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, PICKUP, SAMPLE, OUTLIER_NS, OWNERS, AWAY,
- * REST_BITS, HIGH_BITS, CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the enums of
- * values.py: SIDE_*, ORIGIN_*, END_*, MEASURE_*.
+ * FIRST_BYTES, REST_BITS, HIGH_BITS, CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the
+ * enums of values.py: SIDE_*, ORIGIN_*, END_*, MEASURE_*, LONGER_*.
  */
 #include "histogram.h"
 #include "moments.h"
@@ -35,6 +39,16 @@
 #define MISSED 3  /* it began, or may have begun, while the connection had no record, whose eviction was forgotten */
 #define OLDER 4   /* it began, or may have begun, before the connection was first seen */
 
+/* In place of a time, too: the first part of the response was handed over, or sent. Below are the lower bits of when
+ * that was, whose upper ones are in `used`, and below those how long it took from the begin. */
+#define HANDED (1ULL << 63)
+#define GOES_ON (1ULL << 62) /* and more of it since: `lasted` has how long */
+#define TIME_BITS 36         /* 68 s; no exchange that is measured takes longer */
+#define TIME ((1ULL << TIME_BITS) - 1)
+#define MOMENT ((1ULL << 48) - 1) /* what is kept of a moment, in all */
+#define GAP_MIN 35000000ULL       /* ns; a delayed acknowledgement takes 40 to 200 ms */
+#define GAP_MAX 250000000ULL
+
 /* Of a word that has a latency in its upper bits the lower ones, which have something else that is seldom changed; of
  * the number of exchanges those that have the upper bits of another number. */
 #define REST ((1ULL << REST_BITS) - 1)
@@ -43,9 +57,9 @@
 /* 128 bytes, two cache lines: what every exchange changes is in the first one. Bytes have 48 bits, which is 281 TB. */
 struct connection {
   u64 socket; /* the kernel's address of it; 0: the slot is free */
-  u64 start;  /* ns; 0: no exchange under way */
+  u64 start;  /* ns; 0: no exchange under way; HANDED: its response has begun */
   u32 place;  /* in the other side's stream: what is handed over next has to lie behind it; while a server answers, the
-               * end of what belongs to the request */
+               * end of what belongs to the request; while a client is handed a response, the end of what it has */
   u32 used;   /* in TICKs, for who leaves first */
   u32 pid;
   u8 side;
@@ -58,7 +72,7 @@ struct connection {
 
   u64 min_unsplit; /* with how many exchanges' `wait` was looked for and not seen; REST of them: or more */
   u64 max_srtt_us; /* with the kernel's smoothed round-trip time */
-  u64 unsplit_sum; /* ns: those exchanges */
+  u64 unsplit_sum; /* ns: those exchanges, up to the first of their response */
   u32 square_high;
   struct addresses addresses;
 };
@@ -77,11 +91,16 @@ struct connection_set {
   u64 arrival[WAYS]; /* see `arrive` */
   struct connection connection[WAYS];
   struct connection_transport transport[WAYS];
-  u32 tag[WAYS];  /* of the sockets' addresses, with CLIENT at those of clients; 0: the slot is free */
-  u64 away[AWAY]; /* see `put_away` */
+  u64 lasted[WAYS];      /* ns since the first part of a response; above TIME the number of gaps within responses */
+  u64 transferred[WAYS]; /* ns, sum: the same of all exchanges that are over */
+  u32 tag[WAYS];         /* of the sockets' addresses, with CLIENT at those of clients; 0: the slot is free */
+  u64 away[AWAY];        /* see `put_away` */
 #if PICKUP
   u64 arrived[WAYS]; /* ns; when the data in `arrival` reached the socket */
   u64 ready[WAYS];   /* ns; the same of the exchange under way; 0 where it was not seen */
+#endif
+#ifdef EVENT_PAGES
+  u64 waited[WAYS]; /* ns; of the exchange whose response has begun */
 #endif
 };
 
@@ -93,12 +112,15 @@ struct ended_connection {
   struct connection connection;
   struct connection_transport transport;
   u32 end;
+  u64 lasted;
+  u64 transferred;
 };
 
 struct event {
-  u64 time; /* ns, CLOCK_MONOTONIC, of its end */
-  u64 latency;
-  u64 wait; /* ns: data at the socket until handed over; UNSEEN where its arrival was not seen */
+  u64 time;     /* ns, CLOCK_MONOTONIC, of its end */
+  u64 latency;  /* up to the first of the response */
+  u64 transfer; /* from there to the last */
+  u64 wait;     /* ns: data at the socket until handed over; UNSEEN where its arrival was not seen */
   u64 socket;
   u8 side;
   u8 origin;
@@ -127,6 +149,7 @@ struct counters {
   u64 sampled_out;
   u64 unanswered; /* closed with an exchange under way */
   u64 clock;      /* end before start: cannot be, so it is counted */
+  u64 streams;    /* responses that went on for too long, of which the first part counts alone */
 };
 
 #include "counters.bpf.h"
@@ -142,6 +165,8 @@ BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 LAYOUT(events, struct event);
 #else
 BPF_PERCPU_ARRAY(histograms, struct histogram, MEASURES);
+/* Of responses in several parts, one for all CPUs: there are fewer of them, and the table is large. */
+BPF_ARRAY(longer, struct histogram, LONGERS);
 #endif
 
 /* 1 where the other side has ended its stream: the kernel counts its FIN as a byte. */
@@ -169,16 +194,13 @@ static __always_inline void read_transport(struct connection_slot slot, struct s
 /* What the CPU that takes packets in says: in the lower bits the nanoseconds at which data came to a socket that had
  * nothing left to be read, above them the end of that data in the stream. One word, so that it is written at once, and
  * all that it is made from is the kernel's own and at hand there. */
-#define ARRIVAL_BITS 36 /* 68 s; no request that is measured takes longer */
-#define ARRIVAL_TIME ((1ULL << ARRIVAL_BITS) - 1)
-
 static __always_inline void arrive(struct connection_slot slot, u32 copied, u32 end, bool all_read, u64 now) {
   u64 *arrival = &slot.set->arrival[bounded(slot.way)];
-  u64 last = *arrival >> ARRIVAL_BITS << ARRIVAL_BITS;
+  u64 last = *arrival >> TIME_BITS << TIME_BITS;
 
-  if (!all_read && (s64)(((u64)copied << ARRIVAL_BITS) - last) < 0)
+  if (!all_read && (s64)(((u64)copied << TIME_BITS) - last) < 0)
     return;
-  *arrival = (u64)end << ARRIVAL_BITS | (now & ARRIVAL_TIME);
+  *arrival = (u64)end << TIME_BITS | (now & TIME);
 #if PICKUP
   slot.set->arrived[bounded(slot.way)] = now;
 #endif
@@ -186,7 +208,117 @@ static __always_inline void arrive(struct connection_slot slot, u32 copied, u32 
 
 /* The next arrival counts once what comes before `place` was read, and none has been seen. With the socket's lock. */
 static __always_inline void expect_arrival(struct connection_slot slot, u32 place) {
-  slot.set->arrival[bounded(slot.way)] = (u64)place << ARRIVAL_BITS;
+  slot.set->arrival[bounded(slot.way)] = (u64)place << TIME_BITS;
+}
+
+/* The part of a moment that is kept, of the first part of the response. */
+static __always_inline u64 first_of(struct connection *c) {
+  return (u64)c->used << TICK | (c->start >> TIME_BITS & 0xffff);
+}
+
+#ifdef EVENT_PAGES
+/* An exchange is over. */
+static __always_inline void emit(struct connection_slot slot, u64 latency, u64 transfer) {
+  struct connection *c = slot.record;
+  struct event *e = events.ringbuf_reserve(sizeof(*e));
+  u64 now = bpf_ktime_get_ns();
+
+  COUNT(events);
+  if (!e) {
+    COUNT(events_lost);
+    return;
+  }
+  e->time = now - ((now - first_of(c)) & MOMENT) + transfer;
+  e->latency = latency;
+  e->transfer = transfer;
+  e->wait = slot.set->waited[bounded(slot.way)];
+  e->socket = c->socket;
+  e->side = c->side;
+  e->origin = c->origin;
+  e->addresses = c->addresses;
+  e->pid = c->pid;
+  e->srtt_us = c->max_srtt_us & REST;
+  events.ringbuf_submit(e, WAKE_EACH(EVENT_WAKE, events));
+}
+static __always_inline void remember_wait(struct connection_slot slot, u64 wait) {
+  slot.set->waited[bounded(slot.way)] = wait;
+}
+static __always_inline void distribute(u32 measure, u64 value) {
+} /* user space does it */
+static __always_inline void distribute_longer(u32 measure, u64 value) {
+}
+#else
+static __always_inline void emit(struct connection_slot slot, u64 latency, u64 transfer) {
+}
+static __always_inline void remember_wait(struct connection_slot slot, u64 wait) {
+}
+static __always_inline void distribute(u32 measure, u64 value) {
+  struct histogram *h = histograms.lookup(&measure);
+
+  if (h)
+    histogram_add(h, value);
+}
+static __always_inline void distribute_longer(u32 measure, u64 value) {
+  struct histogram *h = longer.lookup(&measure);
+
+  if (h)
+    histogram_add_shared(h, value);
+}
+#endif
+
+/* Counts what an exchange took. */
+static __always_inline void keep(struct connection *c, u64 latency) {
+  if (latency < c->min_unsplit >> REST_BITS)
+    c->min_unsplit = latency << REST_BITS | (c->min_unsplit & REST);
+  if (latency > c->max_srtt_us >> REST_BITS)
+    c->max_srtt_us = latency << REST_BITS | (c->max_srtt_us & REST);
+  c->sum += latency;
+  c->square_high += add_square(&c->square_low, latency);
+  c->events_received_high += EVENT;
+}
+
+/* The first part of a response is there. `used` has been set. */
+static __always_inline void hand(struct connection *c, u64 now, u64 latency) {
+  c->start = HANDED | (now & 0xffff) << TIME_BITS | latency;
+}
+
+/* More of a response is there. */
+static __always_inline void prolong(struct connection_slot slot, u64 now) {
+  u64 *lasted = &slot.set->lasted[bounded(slot.way)], before = slot.record->start & GOES_ON ? *lasted & TIME : 0;
+  u64 lasts = (now - first_of(slot.record)) & MOMENT, gaps = *lasted & ~TIME;
+
+  if (lasts > TIME)
+    lasts = TIME;
+  if (lasts - before - GAP_MIN <= GAP_MAX - GAP_MIN)
+    gaps += TIME + 1;
+  *lasted = gaps | lasts;
+  slot.record->start |= GOES_ON;
+}
+
+/* An exchange is over whose response has begun. */
+static __always_inline void settle(struct connection_slot slot) {
+  struct connection *c = slot.record;
+  u64 latency = c->start & TIME, transfer = 0, *lasted = &slot.set->lasted[bounded(slot.way)];
+  bool client = c->side == SIDE_CLIENT;
+
+  if (c->start & GOES_ON) {
+    transfer = *lasted & TIME;
+    *lasted &= ~TIME;
+    if (transfer > OUTLIER_NS - (client ? latency : 0)) {
+      COUNT(streams);
+      transfer = 0;
+    }
+    slot.set->transferred[bounded(slot.way)] += transfer;
+    distribute_longer(client ? LONGER_TRANSFER : LONGER_REPLY, transfer);
+    if (client) {
+      distribute_longer(LONGER_FIRST_BYTE, latency);
+      distribute_longer(LONGER_REQUEST, latency + transfer);
+    }
+  }
+  if (client)
+    keep(c, FIRST_BYTES ? latency : latency + transfer);
+  emit(slot, latency, transfer);
+  c->start = 0;
 }
 
 static __always_inline void keep_totals(struct connection *c) {
@@ -209,13 +341,16 @@ static __always_inline void keep_totals(struct connection *c) {
 /* The record goes to user space; its slot may be used again. */
 static __always_inline void hand_over(struct connection_slot slot, u8 end) {
   struct connection *c = slot.record;
-  struct ended_connection *copy = closed.ringbuf_reserve(sizeof(*copy));
+  struct ended_connection *copy;
 
+  if (c->start & HANDED)
+    settle(slot);
   COUNT(closed);
   if (end == END_EVICTED)
     COUNT(evicted);
   else if (c->start > NOTED)
     COUNT(unanswered);
+  copy = closed.ringbuf_reserve(sizeof(*copy));
   if (!copy) {
     COUNT(closed_lost);
     keep_totals(c);
@@ -224,6 +359,8 @@ static __always_inline void hand_over(struct connection_slot slot, u8 end) {
   __builtin_memcpy(&copy->connection, c, sizeof(*c));
   __builtin_memcpy(&copy->transport, &slot.set->transport[bounded(slot.way)], sizeof(copy->transport));
   copy->end = end;
+  copy->lasted = slot.set->lasted[bounded(slot.way)];
+  copy->transferred = slot.set->transferred[bounded(slot.way)];
   closed.ringbuf_submit(copy, WAKE_EACH(CLOSED_WAKE, closed));
 }
 
@@ -238,7 +375,7 @@ static __always_inline void miss(u64 start) {
 /* The record makes room for another connection's. */
 static __always_inline void evict(struct connection_slot slot) {
   struct connection *c = slot.record;
-  u64 start = c->start;
+  u64 start = c->start & HANDED ? 0 : c->start;
 
   if (start > OLDER)
     COUNT(cut);
@@ -260,6 +397,8 @@ static __always_inline bool fill(struct connection_slot slot, struct sock *sk, u
   if (c->socket)
     evict(slot);
   __builtin_memset(c, 0, sizeof(*c));
+  slot.set->lasted[way] = 0;
+  slot.set->transferred[way] = 0;
   read_addresses(&c->addresses, sk);
   read_transport(slot, sk, tp, direct);
   id = connection_id(sk, side == SIDE_CLIENT, direct);
@@ -401,40 +540,6 @@ static __always_inline void begin(struct connection_slot slot, bool client, u64 
     own(c, c->pid ^ stranger);
 }
 
-#ifdef EVENT_PAGES
-static __always_inline void emit(struct connection_slot slot, u64 now, u64 latency, u64 wait) {
-  struct connection *c = slot.record;
-  struct event *e = events.ringbuf_reserve(sizeof(*e));
-
-  COUNT(events);
-  if (!e) {
-    COUNT(events_lost);
-    return;
-  }
-  e->time = now;
-  e->latency = latency;
-  e->wait = wait;
-  e->socket = c->socket;
-  e->side = c->side;
-  e->origin = c->origin;
-  e->addresses = c->addresses;
-  e->pid = c->pid;
-  e->srtt_us = c->max_srtt_us & REST;
-  events.ringbuf_submit(e, WAKE_EACH(EVENT_WAKE, events));
-}
-static __always_inline void distribute(u32 measure, u64 value) {
-} /* user space does it */
-#else
-static __always_inline void emit(struct connection_slot slot, u64 now, u64 latency, u64 wait) {
-}
-static __always_inline void distribute(u32 measure, u64 value) {
-  struct histogram *h = histograms.lookup(&measure);
-
-  if (h)
-    histogram_add(h, value);
-}
-#endif
-
 /* An exchange that is not measured. */
 static __always_inline void reject(u64 start, u64 now) {
   if (now < start)
@@ -460,17 +565,6 @@ static __always_inline void end_unmeasured(struct connection *c, u64 start, u64 
   miss(start);
 }
 
-/* Counts what an exchange took. */
-static __always_inline void keep(struct connection *c, u64 latency) {
-  if (latency < c->min_unsplit >> REST_BITS)
-    c->min_unsplit = latency << REST_BITS | (c->min_unsplit & REST);
-  if (latency > c->max_srtt_us >> REST_BITS)
-    c->max_srtt_us = latency << REST_BITS | (c->max_srtt_us & REST);
-  c->sum += latency;
-  c->square_high += add_square(&c->square_low, latency);
-  c->events_received_high += EVENT;
-}
-
 /* Of an exchange that is kept the parts are not known. */
 static __always_inline void leave_unsplit(struct connection *c, u64 latency) {
   c->unsplit_sum += latency;
@@ -488,18 +582,18 @@ static __always_inline void finish_request(struct connection_slot slot, struct s
   if (latency > OUTLIER_NS)
     goto odd;
   c->used = now >> TICK;
-  keep(c, latency);
-  distribute(MEASURE_REQUEST, latency);
+  hand(c, now, latency);
+  distribute(MEASURE_FIRST_BYTE, latency);
   BARRIER(); /* another CPU wrote what comes now: all else is done while it is on its way */
-  arrival = slot.set->arrival[bounded(slot.way)] & ARRIVAL_TIME;
-  wait = (now - arrival) & ARRIVAL_TIME;
+  arrival = slot.set->arrival[bounded(slot.way)] & TIME;
+  wait = (now - arrival) & TIME;
   if (if_negative((arrival - 1) | (latency - wait)))
     goto unsplit;
   c->wait += wait;
   distribute(MEASURE_WAKEUP, wait);
   distribute(MEASURE_WIRE, latency - wait);
 split:
-  emit(slot, now, latency, wait);
+  remember_wait(slot, wait);
   remember(slot, sk, idle, direct);
   return;
 
@@ -521,12 +615,13 @@ static __always_inline void finish_service(struct connection_slot slot, struct s
   if (latency > OUTLIER_NS)
     goto odd;
   c->used = now >> TICK;
+  hand(c, now, latency);
   keep(c, latency);
   distribute(MEASURE_SERVICE, latency);
 #if PICKUP
   u64 ready = slot.set->ready[bounded(slot.way)];
 
-  if (ready - 1 < start && start - ready < ARRIVAL_TIME) { /* not 0, and not after */
+  if (ready - 1 < start && start - ready < TIME) { /* not 0, and not after */
     wait = start - ready;
     c->wait += wait;
     distribute(MEASURE_PICKUP, wait);
@@ -534,7 +629,7 @@ static __always_inline void finish_service(struct connection_slot slot, struct s
     leave_unsplit(c, latency);
   }
 #endif
-  emit(slot, now, latency, wait);
+  remember_wait(slot, wait);
   remember(slot, sk, idle, direct);
   return;
 
@@ -548,12 +643,14 @@ static __always_inline void send_request(struct connection_slot slot, struct soc
   struct tcp_sock *tp;
   u64 now;
 
-  if (c->start) /* more of a request, or another one before the answer */
+  if (c->start && !(c->start & HANDED)) /* more of a request, or another one before the answer */
     return;
   now = time_of_begin();
   tp = surely_tcp_sock(sk, direct);
   if (!tp)
     return;
+  if (c->start)
+    settle(slot);
   c->place = READ(direct, tp, rcv_nxt); /* the rest of an earlier response is before it */
   begin(slot, true, now);
 }
@@ -563,9 +660,13 @@ static __always_inline void send_response(struct connection_slot slot, struct so
   struct connection *c = slot.record;
   u64 start = c->start, now;
 
-  if (!start) /* more of a response, or something nobody asked for */
+  if (!start) /* something nobody asked for */
     return;
   now = bpf_ktime_get_ns();
+  if (start & HANDED) {
+    prolong(slot, now);
+    return;
+  }
   c->start = 0;
   if (start > OLDER)
     finish_service(slot, sk, start, now, direct);
@@ -616,7 +717,7 @@ static __always_inline void receive_request(struct connection_slot slot, struct 
   u32 copied, received;
   u64 now;
 
-  if (c->start)
+  if (c->start && !(c->start & HANDED))
     goto more;
   now = time_of_begin();
   tp = surely_tcp_sock(sk, direct);
@@ -626,10 +727,12 @@ static __always_inline void receive_request(struct connection_slot slot, struct 
   received = READ(direct, tp, rcv_nxt);
   if ((s32)(copied - c->place) <= 0) /* a peek, a read of no bytes, the rest of a request that has its answer */
     return;
+  if (c->start)
+    settle(slot);
 #if PICKUP
   u64 arrived = slot.set->arrived[bounded(slot.way)];
   /* not where that was before the last answer: whose data it was is not known then */
-  bool seen = slot.set->arrival[bounded(slot.way)] & ARRIVAL_TIME && (s32)((u32)(arrived >> TICK) - c->used) >= 0;
+  bool seen = slot.set->arrival[bounded(slot.way)] & TIME && (s32)((u32)(arrived >> TICK) - c->used) >= 0;
 
   slot.set->ready[bounded(slot.way)] = seen ? arrived : 0;
 #endif
@@ -652,15 +755,22 @@ static __always_inline void receive_response(struct connection_slot slot, struct
   struct connection *c = slot.record;
   u64 start = c->start, now;
   struct tcp_sock *tp;
+  u32 copied;
 
-  if (!start) /* more of a response */
+  if (!start) /* something nobody asked for, or of an exchange that is not measured */
     return;
   now = bpf_ktime_get_ns();
   tp = surely_tcp_sock(sk, direct);
   if (!tp)
     return;
-  if ((s32)(READ(direct, tp, copied_seq) - c->place) <= 0) /* a peek, a read of no bytes, the rest of a response */
+  copied = READ(direct, tp, copied_seq);
+  if ((s32)(copied - c->place) <= 0) /* a peek, a read of no bytes, the rest of a response */
     return;
+  c->place = copied;
+  if (start & HANDED) {
+    prolong(slot, now);
+    return;
+  }
   c->start = 0;
   if (start > OLDER)
     finish_request(slot, sk, start, now, direct);

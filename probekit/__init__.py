@@ -26,6 +26,7 @@ from .model import (
     Decoder,
     Deferred,
     Distribution,
+    Ender,
     Events,
     Exporter,
     Figures,
@@ -46,7 +47,7 @@ hook = pluggy.HookimplMarker("probekit")
 
 __all__ = [
     "ENDED", "Aggregator", "Array", "AttachPlan", "AttachPoint", "Attached", "Batch", "Bucket", "Bytes", "Column",
-    "Columns", "Decoder", "Deferred", "Distribution", "Events", "ExportError", "Exporter", "Figures", "InputError",
-    "KernelFacts", "Kind", "LiveMap", "Observation", "Run", "Seconds", "Snapshot", "Source", "Streamer", "Table",
-    "aggregate", "attach", "decode", "drain", "export", "hook", "host", "option", "testing",
+    "Columns", "Decoder", "Deferred", "Distribution", "Ender", "Events", "ExportError", "Exporter", "Figures",
+    "InputError", "KernelFacts", "Kind", "LiveMap", "Observation", "Run", "Seconds", "Snapshot", "Source",
+    "Streamer", "Table", "aggregate", "attach", "decode", "drain", "export", "hook", "host", "option", "testing",
 ]  # fmt: skip

@@ -32,8 +32,8 @@ def probekit_decode(source: Source, map: LiveMap) -> Decoder:  # noqa: A002
 
 
 @hook
-def probekit_aggregate(config: LatencyConfig) -> Aggregator:
+def probekit_aggregate(config: LatencyConfig, began: int) -> Aggregator:
     """Connections, distributions and losses."""
     from .aggregate import LatencyAggregator
 
-    return LatencyAggregator(config)
+    return LatencyAggregator(config, began)

@@ -2,44 +2,49 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from probekit import Array, Columns, Deferred, Distribution, Figures, Table
+from probekit import Array, Columns, Deferred, Figures, Table
 from probekit.aggregate import Histogram, Lives, Moments, chosen, stacked
 from probekit.decode import text
 
 from . import tables
 from .config import LatencyConfig
+from .distributions import HELP, Distributions
 from .rows import ROW, SUMS, TRANSPORT, identity, merge, merge_evicted, rows_of
-from .values import LONGEST, UNSEEN, Measure, Side
-
-_HELP = {
-    Measure.REQUEST: "client sockets: a request enters the send, until the first of its response is handed over",
-    Measure.WIRE: "part of a request: sent, until data is at the socket (network, peer, network)",
-    Measure.WAKEUP: "part of a request: data at the socket, until it is handed to the program",
-    Measure.SERVICE: "server sockets: a request is handed over, until its response enters the send",
-    Measure.PICKUP: "server sockets, before a service: data at the socket, until it is handed to the program",
-}
+from .values import UNSEEN, Figure, Side
 
 
 class LatencyAggregator:
-    """Keeps the figures of one run."""
+    """Keeps the figures of one run.
 
-    def __init__(self, config: LatencyConfig) -> None:
+    Args:
+        config: The probe's.
+        began: When the run did, ns.
+    """
+
+    def __init__(self, config: LatencyConfig, began: int = 0) -> None:
         self._config = config
+        self._began = began
+        self._outlier = round(config.outlier * 1e9)
+        self._first_bytes = config.main == "first_byte"
         self._lives = Lives(ROW, config.max_closed, identity, merge_evicted, self._fold)
         self._others = np.zeros(0, ROW)
-        self._first: Measure | None = None
+        self._primary: Figure | None = None
         self._counters: dict[str, int] = {}
         self._owners: dict[int, str] = {}
-        self._histograms = {measure: Histogram() for measure in Measure}
+        self._distributions = Distributions(config.mode == "events")
+        self._taken = 0
         self._undelivered: Any = None
         self._fresh: list[Any] = []
 
     def update(self, columns: Columns) -> None:
         """Takes one decoded batch."""
+        if columns.source == "connections":
+            self._taken = columns.taken
         getattr(self, f"_take_{columns.source}")(columns.values)
 
     def snapshot(self) -> Figures:
@@ -47,13 +52,25 @@ class LatencyAggregator:
         self._lives.settle()
         whole, news = self._tables()
         self._lives.told()
+        histograms = self._histograms()
+        main = self._main(histograms)
         return Figures(
-            summary=self._summary(),
+            summary=self._summary(histograms, main),
             tables=whole,
             news=news,
-            distributions=self._distributions(),
+            distributions=tuple(
+                histograms[figure].distribution(figure.value, HELP[figure])
+                for figure in sorted(histograms, key=lambda figure: figure is not main)
+            ),
             lost=self._lost(),
         )
+
+    def end(self) -> None:
+        """The run is over: what is under way goes no further."""
+        if self._config.mode == "events":
+            self._lives.settle()
+            self._take_events(self._distributions.pending_events(self._lives.open, self._taken))
+            self._distributions.over = True
 
     def stream(self) -> Table | None:
         """Exchanges since the last call."""
@@ -63,18 +80,22 @@ class LatencyAggregator:
     def _tables(self) -> tuple[Deferred, Deferred]:
         """All tables, and what is new in them. Text for 100,000 rows takes a while, and not everybody wants it."""
         kept, others, owners = self._lives.rows(), self._others, dict(self._owners)
+        taken, first_bytes = self._taken, self._first_bytes
 
         def made(news: bool) -> tuple[Table, ...]:
             rows = merge_evicted(kept)
-            return (tables.connections(chosen(rows, rows["told"] == 0) if news else rows, others, owners),)
+            rows = chosen(rows, rows["told"] == 0) if news else rows
+            return (tables.connections(rows, others, owners, taken, first_bytes),)
 
         return Deferred(lambda: made(news=False)), Deferred(lambda: made(news=True))
 
     def _take_connections(self, values: Any) -> None:
-        self._lives.now_open(rows_of(values))
+        rows = rows_of(values, self._outlier, self._first_bytes)
+        rows["since"][(rows["since"] < self._began) | (rows["since"] > self._taken)] = 0  # copied while it was written
+        self._lives.now_open(rows)
 
     def _take_closed(self, values: Any) -> None:
-        self._lives.end(rows_of(values))
+        self._lives.end(rows_of(values, self._outlier, self._first_bytes))
 
     def _take_owners(self, values: Any) -> None:
         self._owners.update(zip(values["key"].tolist(), text(values["name"]).tolist(), strict=True))
@@ -83,25 +104,16 @@ class LatencyAggregator:
         self._counters = {name: int(value[0]) for name, value in values.items()}
 
     def _take_histograms(self, values: Any) -> None:
-        for measure in list(Measure)[: len(values["counts"])]:
-            self._histograms[measure] = Histogram(values["counts"][measure])
+        self._distributions.begun = values["counts"]
+
+    def _take_longer(self, values: Any) -> None:
+        self._distributions.longer = values["counts"]
 
     def _take_undelivered(self, values: Any) -> None:
         self._undelivered = values
 
     def _take_events(self, values: Any) -> None:
-        client = values["side"] == Side.CLIENT
-        latency, wait = values["latency"], values["wait"]
-        split = wait <= np.where(client, latency, LONGEST)  # a wakeup is part of its request
-        self._fresh.append({**values, "wait": np.where(split, wait, np.uint64(UNSEEN))})
-        for measure, times in (
-            (Measure.REQUEST, latency[client]),
-            (Measure.SERVICE, latency[~client]),
-            (Measure.WAKEUP, wait[client & split]),
-            (Measure.PICKUP, wait[~client & split]),
-            (Measure.WIRE, (latency - wait)[client & split]),
-        ):
-            self._histograms[measure].add(times)
+        self._fresh.append(self._distributions.add_events(values))
 
     def _fold(self, rows: Array) -> None:
         """Adds connections up in two rows, one a side."""
@@ -109,34 +121,49 @@ class LatencyAggregator:
         _, sides = np.unique(leaving["side"], return_inverse=True)
         self._others = merge(leaving, sides, SUMS + TRANSPORT)
 
-    @property
-    def _primary(self) -> Measure:
+    def _main(self, histograms: Mapping[Figure, Histogram]) -> Figure:
         """What the main figures are of: the two ends of a loopback connection must not be added up.
 
         It stays what it is once there was an exchange: figures of a run that change their meaning are of no use.
         """
-        if self._first is None:
-            there = [each for each in (Measure.REQUEST, Measure.SERVICE) if self._histograms[each].events]
-            self._first = there[0] if there else None
-        return self._first or Measure.REQUEST
+        clients = Figure.FIRST_BYTE if self._first_bytes else Figure.REQUEST
+        if self._primary is None:
+            self._primary = next((each for each in (clients, Figure.SERVICE) if histograms[each].events), None)
+        return self._primary or clients
 
-    def _summary(self) -> dict[str, Any]:
-        count, measure = self._counters.get, self._primary
-        produced = {"produced": count("events", 0)} if self._config.mode == "events" else {}
+    def _summary(self, histograms: Mapping[Figure, Histogram], main: Figure) -> dict[str, Any]:
+        count = self._counters.get
+        ended = int((self._lives.open["first"] != UNSEEN).sum())  # by the time of the snapshot
+        produced = {"produced": count("events", 0) + ended} if self._config.mode == "events" else {}
+        waiting = self._lives.open["since"]
+        mine = (self._lives.open["side"] == Side.CLIENT) & (waiting > 0)
         return {
-            "measure": measure.name.lower() if self._first is not None else None,
-            "total_events": self._histograms[measure].events,
+            "measure": main.value if self._primary is not None else None,
+            "total_events": histograms[main].events,
             "event_type_breakdown": {
-                measure.name.lower(): self._histograms[measure].events for measure in (Measure.REQUEST, Measure.SERVICE)
+                figure.value: histograms[figure].events for figure in (Figure.REQUEST, Figure.SERVICE)
             },
             **produced,
+            "in_flight": int(mine.sum()),
+            "in_flight_longest_us": max(self._taken - int(waiting[mine].min()), 0) / 1e3 if mine.any() else None,
+            "in_service": int((waiting > 0).sum() - mine.sum()),
             "sample": self._config.sample,
             "sampled_out": count("sampled_out", 0),
             "unanswered": count("unanswered", 0),
+            "streams": count("streams", 0),
             "begun_before": count("older", 0),
             "connections_seen": count("connections", 0),
             "connections_evicted": count("evicted", 0),
         }
+
+    def _histograms(self) -> dict[Figure, Histogram]:
+        """Of each figure; with exact moments where the kernel keeps them: for each connection, and only there."""
+        histograms = self._distributions.histograms(self._lives.open)
+        if self._config.mode == "aggregate":
+            clients = Figure.FIRST_BYTE if self._first_bytes else Figure.REQUEST
+            for side, figure in ((Side.CLIENT, clients), (Side.SERVER, Figure.SERVICE)):
+                histograms[figure].moments = self._moments(side)
+        return histograms
 
     def _lost(self) -> dict[str, int]:
         count = self._counters.get
@@ -149,18 +176,8 @@ class LatencyAggregator:
             "clock": count("clock", 0),
         }
 
-    def _distributions(self) -> tuple[Distribution, ...]:
-        if self._config.mode == "aggregate":
-            for side, measure in ((Side.CLIENT, Measure.REQUEST), (Side.SERVER, Measure.SERVICE)):
-                self._histograms[measure].moments = self._moments(side)
-        first = self._primary
-        return tuple(
-            self._histograms[measure].distribution(measure.name.lower(), _HELP[measure])
-            for measure in sorted(Measure, key=lambda measure: measure is not first)
-        )
-
     def _moments(self, side: Side) -> Moments:
-        """Exact moments of all exchanges of one side: the kernel keeps them for each connection, and only there."""
+        """Exact moments of all exchanges of one side."""
         total = Moments()
         for rows in (self._lives.ended, self._others, self._lives.open):
             mine = rows["side"] == side

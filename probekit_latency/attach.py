@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from probekit import AttachPlan, AttachPoint, KernelFacts, Observation
 from probekit.attach import Fentry, Kprobe, Tracepoint
-from probekit.drain import Hash, PerCpuArray, Ring, Slots
+from probekit.drain import ArrayMap, Hash, PerCpuArray, Ring, Slots
 from probekit.host import bpf_folder
 
 from .config import LatencyConfig
-from .values import HIGH_BITS, REST_BITS, End, Measure, Origin, Side
+from .values import HIGH_BITS, REST_BITS, End, Longer, Measure, Origin, Side
 
 _WAYS = 8  # slots in a set: their tags are a cache line, and their arrivals another one
 _LOCKS = 256
@@ -29,6 +29,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
     sets = -(-config.max_connections * 49 // (48 * _WAYS))
     defines = {
         "MEASURES": len(Measure) if config.pickup else Measure.PICKUP,
+        "LONGERS": len(Longer),
         "SIDES": len(Side),
         "WAYS": _WAYS,
         "LOCKS": _LOCKS,
@@ -36,6 +37,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         "SETS": sets,
         "SAMPLE": min(round(config.sample * 2**32), 2**32 - 1),
         "OUTLIER_NS": round(config.outlier * 1e9),
+        "FIRST_BYTES": int(config.main == "first_byte"),
         "OWNERS": _OWNERS,
         "AWAY": _away_rows(sets) * _WAYS,
         "REST_BITS": REST_BITS,
@@ -54,8 +56,8 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         defines["EVENT_PAGES"] = kernel.pages(config.buffer)
         defines["EVENT_WAKE"] = min(_EVENT_WAKE, config.buffer // 512)  # a few times a buffer
         sources.insert(0, Ring("events"))
-    else:
-        sources.append(PerCpuArray("histograms"))
+    else:  # what is taken off the others is read before them
+        sources += [ArrayMap("longer"), PerCpuArray("histograms")]
     if _kprobes(config, kernel):
         defines["KPROBES"] = 1
     return AttachPlan(
@@ -63,7 +65,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         observations=_observations(config, kernel),
         sources=tuple(sources),
         defines=defines,
-        enums=(Side, Origin, End, Measure),
+        enums=(Side, Origin, End, Measure, Longer),
     )
 
 

@@ -20,6 +20,10 @@ class LatencyConfig:
         "aggregate",
         help="aggregate counts in the kernel; events also streams every request and service",
     )
+    main: Literal["request", "first_byte"] = option(
+        "request",
+        help="what the main figures of clients are of: whole responses, or, for streams, up to their first byte",
+    )
     pickup: bool = option(
         False, help="also time how long a request waits at the server for the program; costs one more clock read"
     )

@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import attrs
 import numpy as np
 
 from probekit import Array, Batch, Columns, Decoder
 from probekit.decode import fields, summed
 
-from .values import HIGH_BITS, REST_BITS, End
+from .values import GOES_ON, HANDED, HIGH_BITS, LONGEST, OLDER, REST_BITS, UNSEEN, End
+
+_PARTS = ("connection", "transport", "lasted", "transferred", "waited")
 
 
 def _histograms(batch: Batch) -> Columns:
     """A row for each measure: its counts, shape (measures, buckets), summed over the CPUs."""
     return Columns(batch.source, {"counts": batch.data["buckets"].sum(axis=0)})
+
+
+def _longer(batch: Batch) -> Columns:
+    """The same of a map that the CPUs share."""
+    return Columns(batch.source, {"counts": batch.data["buckets"]})
 
 
 def _undelivered(batch: Batch) -> Columns:
@@ -25,28 +34,48 @@ def _undelivered(batch: Batch) -> Columns:
 
 def _connections(batch: Batch) -> Columns:
     """A row for each connection of the live sets."""
-    connections, transports = (batch.data[name].reshape(-1) for name in ("connection", "transport"))
-    live = connections["socket"] != 0
-    return _records(batch.source, connections[live], transports[live])
+    data = {name: batch.data[name].reshape(-1) for name in batch.data.dtype.names or () if name in _PARTS}
+    live = data["connection"]["socket"] != 0
+    return _records(batch.source, {name: data[name][live] for name in data})
 
 
 def _closed(batch: Batch) -> Columns:
     """A row for each connection."""
-    columns = _records(batch.source, batch.data["connection"], batch.data["transport"])
+    columns = _records(
+        batch.source, {name: batch.data[name] for name in batch.data.dtype.names or () if name in _PARTS}
+    )
     return attrs.evolve(columns, values={**columns.values, "end": batch.data["end"]})
 
 
-def _records(source: str, connections: Array, transports: Array) -> Columns:
+def _records(source: str, data: Mapping[str, Array]) -> Columns:
     """What shares words in the kernel, as fields of its own."""
-    values = {**fields(Batch(source, connections)).values, **fields(Batch(source, transports)).values}
+    values = {
+        **fields(Batch(source, data["connection"])).values,
+        **fields(Batch(source, data["transport"])).values,
+        **_under_way(data["connection"]["start"], data["connection"]["used"], data["lasted"]),
+        "transferred": data["transferred"],
+    }
+    values["waited"] = data.get("waited", np.full(len(values["start"]), UNSEEN, np.uint64))
     values["min"], values["unsplit"] = _parted(values.pop("min_unsplit"), REST_BITS)
     values["max"], values["srtt_us"] = _parted(values.pop("max_srtt_us"), REST_BITS)
     values["events"], received_high = _parted(values.pop("events_received_high"), HIGH_BITS)
     for name, high in (("sent", values.pop("sent_high")), ("received", received_high)):
         values[name] = _whole(values.pop(f"{name}_low"), high)
     values["id"] = _whole(values.pop("id_low"), values.pop("id_high"))
-    values["end"] = np.full(len(connections), End.OPEN, "u1")
+    values["end"] = np.full(len(values["start"]), End.OPEN, "u1")
     return Columns(source, values)
+
+
+def _under_way(start: Array, used: Array, lasted: Array) -> dict[str, Array]:
+    """The exchange that is under way: since when, or what is known of one whose response has begun."""
+    handed, goes_on = (start & np.uint64(HANDED)) != 0, (start & np.uint64(GOES_ON)) != 0
+    return {
+        "since": np.where(~handed & (start > OLDER), start, np.uint64(0)),
+        "moment": used.astype(np.uint64) << np.uint64(16) | start >> np.uint64(36) & np.uint64(0xFFFF),
+        "first": np.where(handed, start & np.uint64(LONGEST), np.uint64(UNSEEN)),
+        "lasts": np.where(handed & goes_on, lasted & np.uint64(LONGEST), np.uint64(0)),
+        "gaps": lasted >> np.uint64(36),
+    }
 
 
 def _parted(words: Array, bits: int) -> tuple[Array, Array]:
@@ -67,6 +96,7 @@ DECODERS: dict[str, Decoder] = {
     "events": fields,
     "counters": summed,
     "histograms": _histograms,
+    "longer": _longer,
     "undelivered": _undelivered,
 }
 """A decoder for each map of the C source. Columns are named as the fields of its structs."""

@@ -9,10 +9,11 @@ import numpy as np
 from probekit import Array
 from probekit.aggregate import chosen
 
-from .values import UNCOUNTED, End, Side
+from .values import UNCOUNTED, UNSEEN, End, Side
 
 # A connection as it is kept here: the kernel's record, its 128-bit sum of squares as a float; and whether a snapshot
-# told of its end.
+# told of its end. Of the exchange under way: `since` when it is waited for, 0 where it is not; `first`, how long until
+# its response began, UNSEEN where it has not; when it did (`moment`), and how long it has lasted.
 ROW = np.dtype(
     [
         (
@@ -35,14 +36,27 @@ ROW = np.dtype(
             "received",
             "retransmits",
             "id",
+            "transferred",
+            "gaps",
+            "since",
+            "first",
+            "lasts",
+            "waited",
+            "moment",
         )
     ]
     + [("squares", "f8"), ("pid", "u4"), ("srtt_us", "u4")]
 )
 
 
-def rows_of(values: Any) -> Array:
-    """Decoded records of the kernel as rows, those that had an exchange."""
+def rows_of(values: Any, outlier: int, first_bytes: bool) -> Array:
+    """Decoded records of the kernel as rows, those that had an exchange, or have one under way.
+
+    Args:
+        values: Columns.
+        outlier: How long an exchange may take, ns.
+        first_bytes: The main figures are of first bytes.
+    """
     rows = np.zeros(len(values["events"]), ROW)
     for name in ROW["who"].names or ():
         rows["who"][name] = values[name]
@@ -50,22 +64,45 @@ def rows_of(values: Any) -> Array:
         if name not in ("squares", "told"):
             rows[name] = values[name]
     rows["squares"] = values["square_high"] * 2.0**64 + values["square_low"]
-    measured = rows["events"] > 0
-    rows = rows if measured.all() else chosen(rows, measured)
+    _add_pending(rows, outlier, first_bytes)
+    there = (rows["events"] > 0) | (rows["since"] > 0)
+    rows = rows if there.all() else chosen(rows, there)
     uncounted = rows["unsplit"] == UNCOUNTED
-    _make_possible(rows)
-    _leave_out_parts(rows, uncounted)
+    _make_possible(rows, outlier, first_bytes)
+    _leave_out_parts(rows, uncounted, first_bytes)
     return rows
 
 
-def _leave_out_parts(rows: Array, uncounted: Array) -> None:
+def _add_pending(rows: Array, outlier: int, first_bytes: bool) -> None:
+    """Adds the exchanges whose responses have begun, as if they were over now: what the kernel does when they are."""
+    client, pending = rows["side"] == Side.CLIENT, rows["first"] != UNSEEN
+    before = np.where(client & pending, rows["first"], np.uint64(0))
+    rows["lasts"][rows["lasts"] > np.uint64(outlier) - np.minimum(before, np.uint64(outlier))] = 0  # a stream
+    rows["transferred"] += rows["lasts"]
+    mine = client & pending
+    took = (before + (np.uint64(0) if first_bytes else rows["lasts"]))[mine]
+    rows["events"][mine] += np.uint64(1)
+    rows["sum"][mine] += took
+    rows["squares"][mine] += took.astype(np.float64) ** 2
+    rows["min"][mine] = np.minimum(rows["min"][mine], took)
+    rows["max"][mine] = np.maximum(rows["max"][mine], took)
+
+
+def _leave_out_parts(rows: Array, uncounted: Array, first_bytes: bool) -> None:
     """Where nobody knows how many exchanges were split, none was: a merged row has the averages of its others."""
-    for part, whole in (("unsplit", "events"), ("unsplit_sum", "sum")):
-        rows[part][uncounted] = rows[whole][uncounted]
+    rows["unsplit"][uncounted] = rows["events"][uncounted]
+    rows["unsplit_sum"][uncounted] = first_sum(rows, first_bytes)[uncounted]
     rows["wait"][uncounted] = 0
 
 
-def _make_possible(rows: Array) -> None:
+def first_sum(rows: Array, first_bytes: bool) -> Array:
+    """Of each row the sum of its requests up to the first byte, or of its services, ns."""
+    whole = (rows["side"] == Side.CLIENT) & (not first_bytes)
+    total: Array = rows["sum"] - np.where(whole, rows["transferred"], np.uint64(0))
+    return total
+
+
+def _make_possible(rows: Array, outlier: int, first_bytes: bool) -> None:
     """Lets no part be more than its whole, though some rows were copied in the middle of a change.
 
     The fields of a record are written one after the other: a copy may have an exchange in its sum and not in its count.
@@ -76,15 +113,19 @@ def _make_possible(rows: Array) -> None:
     rows["sum"] = np.clip(rows["sum"], rows["events"] * rows["min"], rows["events"] * rows["max"])
     total = rows["sum"].astype(np.float64)
     # values between two bounds lie farthest apart where all are at one of them (Bhatia and Davis)
-    mean = total / events
+    mean = np.divide(total, events, out=np.zeros(len(rows)), where=events > 0)
     rows["squares"] = np.clip(rows["squares"], total * mean, total * mean + events * (most - mean) * (mean - least))
     rows["unsplit"] = np.minimum(rows["unsplit"], rows["events"])
-    rows["unsplit_sum"] = np.minimum(rows["unsplit_sum"], rows["sum"])
+    rows["transferred"] = np.minimum(rows["transferred"], rows["events"] * np.uint64(outlier))
+    whole = (rows["side"] == Side.CLIENT) & (not first_bytes)
+    rows["transferred"] = np.minimum(rows["transferred"], np.where(whole, rows["sum"], rows["transferred"]))
+    first = first_sum(rows, first_bytes)
+    rows["unsplit_sum"] = np.minimum(rows["unsplit_sum"], first)
     client = rows["side"] == Side.CLIENT  # what a server's request waits is no part of its service
-    rows["wait"][client] = np.minimum(rows["wait"], rows["sum"] - rows["unsplit_sum"])[client]
+    rows["wait"][client] = np.minimum(rows["wait"], first - rows["unsplit_sum"])[client]
 
 
-SUMS = ("events", "sum", "wait", "unsplit", "unsplit_sum", "squares")
+SUMS = ("events", "sum", "wait", "unsplit", "unsplit_sum", "squares", "transferred", "gaps")
 TRANSPORT = ("sent", "received", "retransmits")
 
 

@@ -11,18 +11,21 @@ from probekit import Array, Column, Table
 from probekit.aggregate import chosen, ends_keys, stacked
 from probekit.decode import endpoint_text, identity_text, named, words
 
+from .rows import first_sum
 from .values import UNSEEN, End, Origin, Side
 
 _OTHERS = "(other connections)"
 
 
-def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
+def connections(rows: Array, others: Array, owners: Mapping[int, str], taken: int, first_bytes: bool) -> Table:
     """The main table.
 
     Args:
         rows: Connections to list, of dtype `rows.ROW`.
         others: Those beyond, added up, a row a side.
         owners: Command names by process id.
+        taken: When open ones were read, ns.
+        first_bytes: The main figures are of first bytes.
     """
     rows = chosen(rows, np.argsort(-rows["events"].astype(np.int64), kind="stable"))
     sums = stacked([rows, others])
@@ -34,7 +37,9 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
     split = np.where(timed, sums["events"] - sums["unsplit"], 0)
     wait = _ratio(sums["wait"], split)
     wait = np.where(client, np.minimum(wait, sums["max"]), wait)
-    wire = np.minimum(_ratio(sums["sum"] - sums["unsplit_sum"] - sums["wait"], split), sums["max"])
+    first = first_sum(sums, first_bytes)
+    wire = np.minimum(_ratio(first - sums["unsplit_sum"] - sums["wait"], split), sums["max"])
+    known = events > 0
     listed = np.arange(len(sums)) < len(rows)
     who = sums["who"]
     source = np.where(listed, endpoint_text(who["local"], who["local_port"]), _OTHERS)
@@ -60,16 +65,32 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str]) -> Table:
                 help="the same for all probes and at both ends",
             ),
             Column("events", sums["events"], total=True, help="requests of a client, services of a server"),
-            Column("min_latency_us", sums["min"] / 1e3, help="shortest"),
+            Column("min_latency_us", np.where(known, sums["min"], np.nan) / 1e3, help="shortest"),
             Column("avg_latency_us", mean / 1e3, help="average"),
-            Column("max_latency_us", sums["max"] / 1e3, help="longest"),
+            Column("max_latency_us", np.where(known, sums["max"], np.nan) / 1e3, help="longest"),
             Column("std_dev_us", np.sqrt(variance) / 1e3, help="standard deviation"),
+            Column(
+                "avg_first_byte_us",
+                np.where(client, _ratio(first, events), np.nan) / 1e3,
+                help="average of a request's part until the first of its response is handed over",
+            ),
             Column(
                 "avg_wire_us",
                 np.where(client, wire, np.nan) / 1e3,
                 help="average of a request's part until its response is at the socket",
             ),
             Column("avg_wakeup_us", wait / 1e3, help="average time of data at the socket until handed over"),
+            Column(
+                "avg_transfer_us",
+                _ratio(sums["transferred"], events) / 1e3,
+                help="average from the first to the last of a response: handed to a client, sent by a server",
+            ),
+            Column(
+                "waiting_us",
+                np.where(listed & (sums["since"] > 0), np.maximum(taken - sums["since"].astype(np.int64), 0), np.nan)
+                / 1e3,
+                help="how long the request that is under way has been waiting for its response",
+            ),
             Column("srtt_us", np.where(listed, sums["srtt_us"], 0), help="the kernel's smoothed round-trip time"),
             Column("bytes_sent", sums["sent"], total=True, help="over the connection's life, without retransmits"),
             Column("bytes_received", sums["received"], total=True, help="over the connection's life"),
@@ -98,25 +119,44 @@ def events(batches: list[Any], owners: Mapping[int, str]) -> Table:
         batches: Columns of `struct event`, decoded.
         owners: Command names by process id.
     """
-    names = ("time", "latency", "wait", "local", "remote", "local_port", "remote_port", "side", "pid", "srtt_us")
+    names = (
+        "time",
+        "latency",
+        "transfer",
+        "wait",
+        "local",
+        "remote",
+        "local_port",
+        "remote_port",
+        "side",
+        "pid",
+        "srtt_us",
+    )
     if batches:
         values = {name: np.concatenate([batch[name] for batch in batches]) for name in names}
+        order = np.argsort(values["time"], kind="stable")  # an exchange comes when it is known to be over
+        values = {name: column[order] for name, column in values.items()}
     else:
         values = {name: np.zeros((0, 16) if name in ("local", "remote") else 0, "u1") for name in names}
     source = endpoint_text(values["local"], values["local_port"])
     destination = endpoint_text(values["remote"], values["remote_port"])
+    client, split = values["side"] == Side.CLIENT, values["wait"] != UNSEEN
+    latency, transfer = values["latency"], values["transfer"]
     return Table(
         name="events",
         key=np.arange(len(source)),
         columns=(
             Column("time_ns", values["time"], label=True, help="CLOCK_MONOTONIC when it ended"),
-            Column("type", np.where(values["side"] == Side.CLIENT, "request", "service"), label=True),
+            Column("type", np.where(client, "request", "service"), label=True),
             Column("source", source, label=True),
             Column("destination", destination, label=True),
             Column("pid", values["pid"], label=True),
             Column("process", named(values["pid"], owners), label=True),
-            Column("latency_us", values["latency"] / 1e3),
-            Column("wakeup_us", np.where(values["wait"] == UNSEEN, np.nan, values["wait"] / 1e3)),
+            Column("latency_us", (latency + np.where(client, transfer, 0).astype(latency.dtype)) / 1e3),
+            Column("first_byte_us", np.where(client, latency, np.nan) / 1e3),
+            Column("wire_us", np.where(client & split, latency - values["wait"], np.nan) / 1e3),
+            Column("wakeup_us", np.where(split, values["wait"], np.nan) / 1e3),
+            Column("transfer_us", transfer / 1e3),
             Column("srtt_us", values["srtt_us"]),
         ),
     )

@@ -11,7 +11,7 @@ from .figures import SCHEME, Bucket, Column, Deferred, Distribution, Events, Fig
 from .object import Attached, Compiled, Hindrance, LiveMap, MapSpec, Object, Refusal
 from .plan import ENDED, LAYOUT, Added, AttachPlan, Observation, Planned
 from .points import AttachPoint, BtfName
-from .roles import Aggregator, Decoder, Exporter, Joiner, Streamer
+from .roles import Aggregator, Decoder, Ender, Exporter, Joiner, Streamer
 from .sources import Reader, Source
 
 __all__ = [
@@ -33,6 +33,7 @@ __all__ = [
     "Decoder",
     "Deferred",
     "Distribution",
+    "Ender",
     "Events",
     "Exporter",
     "Figures",

@@ -36,6 +36,14 @@ class Streamer(Protocol):
         """A row for each event since the last call; None where the run wants none."""
 
 
+@runtime_checkable
+class Ender(Protocol):
+    """An aggregator that has to know when a run is over."""
+
+    def end(self) -> None:
+        """Nothing comes any more: all that the sources had was taken, and the last snapshot is about to be."""
+
+
 class Exporter(Protocol):
     """Takes snapshots somewhere. Entered before the probes are attached, left after the last snapshot.
 

@@ -27,6 +27,7 @@ from ..model import (
     Columns,
     Decoder,
     Deferred,
+    Ender,
     Events,
     Figures,
     Joiner,
@@ -167,6 +168,17 @@ class Running:
             self.take(decode, batch)
         self.sources.collect()
         self.aggregate()
+
+    def end(self) -> None:
+        """The run is over: the last is drained."""
+        self.drain()
+        for part in (self._own, *self._added):
+            if isinstance(part.aggregator, Ender):
+                try:
+                    with part.blaming("the end"):
+                        part.aggregator.end()
+                except ProbekitError as error:
+                    self._fail(f"{_prefix(part)}ends_failed", error)
 
     def stream(self) -> Events | None:
         """Events since the last call, where there are some; what their names are from is drained before."""

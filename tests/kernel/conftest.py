@@ -140,6 +140,7 @@ class LiveProbe:
         """How many requests the client of this port has had, and how many of them have their parts."""
         place = self.client(port)
         events = int(self._slots["events_received_high"][place]) >> HIGH_BITS
+        events += int(self._slots["start"][place]) >> 63  # its response has begun
         return events, events - (int(self._slots["min_unsplit"][place]) & UNCOUNTED)
 
     @property

@@ -50,7 +50,8 @@ def test_requests_and_services_lie_within_the_programs_own_times(events: LivePro
         seen += events.events()
     server.join(20)
     row = ends.row("client")
-    ends.close()
+    ends.close()  # which ends the last exchange
+    seen += events.events()
     mine = [e for e in seen if f":{ends.port}" in e["source"] + e["destination"]]
     requests = [e for e in mine if e["type"] == "request"]
     services = [e for e in mine if e["type"] == "service"]

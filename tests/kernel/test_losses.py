@@ -41,6 +41,7 @@ def test_events_have_each_exchange(small: LiveProbe, small_pair: Callable[[], Pa
     ends = small_pair()
     small.events()
     ends.exchange(3)
+    ends.close()
     mine = [e for e in small.events() if f":{ends.port}" in e["source"] + e["destination"]]
     assert [e["type"] for e in mine] == ["service", "request"] * 3
     assert [e["time_ns"] for e in mine] == sorted(e["time_ns"] for e in mine)

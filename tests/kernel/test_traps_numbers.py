@@ -52,17 +52,19 @@ def test_counter_wrap_of_squares(pair: Callable[..., Pair], probe: LiveProbe) ->
     """Sums of squares are kept in 128 bits: the lower 64 are about to overflow."""
     ends = pair()
     ends.exchange(2)
+    ends.request()  # which ends the one before
     client = probe.client(ends.port)
     was = int(probe.records["square_low"][client])
     probe.records["square_low"][client] = 2**64 - 1
-    ends.request()
     time.sleep(PAUSE)
     ends.respond()
     latency = round(ends.row("client")["max_latency_us"] * 1000)
     assert latency > PAUSE * 1e9
+    ends.request()  # which ends the one before
     assert int(probe.records["square_high"][client]) == 1
     assert int(probe.records["square_low"][client]) == latency**2 - 1
     probe.records["square_high"][client], probe.records["square_low"][client] = 0, was + latency**2
+    ends.respond()
     assert ends.row("client")["std_dev_us"] > 0
 
 

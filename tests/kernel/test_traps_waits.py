@@ -73,9 +73,9 @@ def test_a_pickup_is_of_its_own_request(picking: LiveProbe) -> None:
     time.sleep(PAUSE)
     ends.server.recv(1)
     ends.server.send(b"!")
+    ends.close()
     mine = [e for e in picking.events() if e["type"] == "service" and f":{ends.port}" in e["destination"]]
     first, second, third = (event["wakeup_us"] for event in mine)
-    ends.close()
     assert first > PAUSE * 1e6
     assert math.isnan(second)
     assert third > PAUSE * 1e6

@@ -9,18 +9,19 @@ import tracemalloc
 from collections.abc import Iterable
 from typing import Any
 
+import attrs
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from probekit import Batch, Columns, Figures, Table
+from probekit import Batch, Columns, Figures, Seconds, Table
 from probekit.aggregate.histogram import BUCKETS, bucket_of
 from probekit.model import Array
 from probekit_latency.aggregate import LatencyAggregator
 from probekit_latency.config import LatencyConfig
 from probekit_latency.decode import DECODERS
-from probekit_latency.values import End, Measure, Origin, Side
+from probekit_latency.values import End, Figure, Longer, Measure, Origin, Side
 
 _ADDRESSES = np.dtype([("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")])
 _CONNECTION = np.dtype(
@@ -35,11 +36,16 @@ _CONNECTION = np.dtype(
     + [("side", "u1"), ("origin", "u1"), ("sent_high", "u2"), ("addresses", _ADDRESSES)]
 )  # fmt: skip
 _TRANSPORT = np.dtype([(name, "u4") for name in ("id_low", "id_high", "sent_low", "received_low", "retransmits")])
-_RECORD = np.dtype([("connection", _CONNECTION), ("transport", _TRANSPORT), ("end", "u4")])
+_RECORD = np.dtype(
+    [("connection", _CONNECTION), ("transport", _TRANSPORT), ("end", "u4"), ("lasted", "u8"), ("transferred", "u8")]
+)
 _WAYS = 8
-_SET = np.dtype([("tag", "u4", _WAYS), ("connection", _CONNECTION, _WAYS), ("transport", _TRANSPORT, _WAYS)])
+_SET = np.dtype(
+    [("tag", "u4", _WAYS), ("connection", _CONNECTION, _WAYS), ("transport", _TRANSPORT, _WAYS)]
+    + [(name, "u8", _WAYS) for name in ("lasted", "transferred")]
+)
 _EVENT = np.dtype(
-    [(name, "u8") for name in ("time", "latency", "wait", "socket")]
+    [(name, "u8") for name in ("time", "latency", "transfer", "wait", "socket")]
     + [(name, "u1") for name in ("side", "origin")]
     + [("addresses", _ADDRESSES), ("pid", "u4"), ("srtt_us", "u4")]
 )
@@ -48,7 +54,7 @@ _COUNTERS = np.dtype(
         (name, "u8")
         for name in (
             "events", "events_lost", "connections", "closed", "closed_lost", "evicted", "cut", "older", "contended",
-            "outliers", "sampled_out", "unanswered", "clock",
+            "outliers", "sampled_out", "unanswered", "clock", "streams",
         )
     ]
 )  # fmt: skip
@@ -115,7 +121,8 @@ def _sets(records: Array) -> Array:
     for number, record in enumerate(records):
         place = number // 2, (3, 5)[number % 2]
         sets["tag"][place] = record["connection"]["socket"]
-        sets["connection"][place], sets["transport"][place] = record["connection"], record["transport"]
+        for part in ("connection", "transport", "lasted", "transferred"):
+            sets[part][place] = record[part]
     return sets
 
 
@@ -171,6 +178,9 @@ def test_an_open_connection_is_listed_with_its_figures() -> None:
         "std_dev_us": pytest.approx(np.std(latencies) / 1000),
         "avg_wire_us": 240.0,
         "avg_wakeup_us": 10.0,
+        "avg_first_byte_us": 250.0,
+        "avg_transfer_us": 0.0,
+        "waiting_us": pytest.approx(math.nan, nan_ok=True),
         "srtt_us": 55,
         "bytes_sent": 300,
         "bytes_received": 9 << 32,
@@ -505,7 +515,7 @@ def test_losses_and_the_summary_are_the_counters_of_all_cpus() -> None:
     counters = _counters(
         events=[1, 1], events_lost=[1, 10], connections=[2, 20], closed=[3, 30], closed_lost=[4, 40], evicted=[5, 50],
         cut=[11, 110], older=[12, 120], contended=[6, 60], outliers=[7, 70],
-        sampled_out=[8, 80], unanswered=[9, 90], clock=[10, 100],
+        sampled_out=[8, 80], unanswered=[9, 90], clock=[10, 100], streams=[13, 130],
     )  # fmt: skip
     aggregator.update(_columns("counters", counters))
     figures = aggregator.snapshot()
@@ -523,6 +533,10 @@ def test_losses_and_the_summary_are_the_counters_of_all_cpus() -> None:
         "event_type_breakdown": {"request": 0, "service": 0},
         "sample": 0.5,
         "sampled_out": 88,
+        "in_flight": 0,
+        "in_flight_longest_us": None,
+        "in_service": 0,
+        "streams": 143,
         "unanswered": 99,
         "begun_before": 132,
         "connections_seen": 22,
@@ -535,7 +549,7 @@ def test_before_anything_was_drained_there_is_nothing_and_nothing_is_lost() -> N
     figures = aggregator.snapshot()
     assert _table(figures.tables[0]) == []
     assert set(figures.lost.values()) == {0}
-    assert [distribution.events for distribution in figures.distributions] == [0] * len(Measure)
+    assert [distribution.events for distribution in figures.distributions] == [0] * len(Figure)
     assert aggregator.stream() is None
 
 
@@ -565,17 +579,20 @@ def _by_name(figures: Figures) -> dict[str, Any]:
 
 def test_the_histograms_of_all_cpus_are_added_up() -> None:
     aggregator = _aggregator()
-    one = {Measure.REQUEST: [10_000, 20_000], Measure.WIRE: [9_000], Measure.SERVICE: [5_000]}
-    other = {Measure.REQUEST: [60_000], Measure.WAKEUP: [1_000], Measure.PICKUP: [2_000]}
+    one = {Measure.FIRST_BYTE: [10_000, 20_000], Measure.WIRE: [9_000], Measure.SERVICE: [5_000]}
+    other = {Measure.FIRST_BYTE: [60_000], Measure.WAKEUP: [1_000], Measure.PICKUP: [2_000]}
     for _ in range(2):  # what is read is how it stands, not what came since
         aggregator.update(_columns("histograms", _histograms(one, other)))
     figures = aggregator.snapshot()
     found = _by_name(figures)
     assert {name: d.events for name, d in found.items()} == {
         "request": 3,
+        "first_byte": 3,
         "wire": 1,
         "wakeup": 1,
+        "transfer": 3,
         "service": 1,
+        "reply": 1,
         "pickup": 1,
     }
     assert found["wire"].mean == pytest.approx(9, rel=0.01)
@@ -588,7 +605,7 @@ def test_the_histograms_of_all_cpus_are_added_up() -> None:
 def test_a_histogram_whose_connections_were_not_drained_yet_still_has_sound_figures() -> None:
     aggregator = _aggregator()
     _feed(aggregator, "connections")
-    aggregator.update(_columns("histograms", _histograms({Measure.REQUEST: [10_000, 30_000]})))
+    aggregator.update(_columns("histograms", _histograms({Measure.FIRST_BYTE: [10_000, 30_000]})))
     request = _by_name(aggregator.snapshot())["request"]
     assert request.min == pytest.approx(10, rel=0.01)
     assert request.mean == pytest.approx(20, rel=0.01)
@@ -596,8 +613,13 @@ def test_a_histogram_whose_connections_were_not_drained_yet_still_has_sound_figu
     assert request.percentiles["p99.9"] == pytest.approx(30, rel=0.01)
 
 
-@pytest.mark.parametrize(("side", "measure"), [(Side.CLIENT, Measure.REQUEST), (Side.SERVER, Measure.SERVICE)])
-def test_the_main_figures_of_a_side_are_exact_whatever_became_of_its_connections(side: Side, measure: Measure) -> None:
+@pytest.mark.parametrize(
+    ("side", "measure", "name"),
+    [(Side.CLIENT, Measure.FIRST_BYTE, "request"), (Side.SERVER, Measure.SERVICE, "service")],
+)
+def test_the_main_figures_of_a_side_are_exact_whatever_became_of_its_connections(
+    side: Side, measure: Measure, name: str
+) -> None:
     aggregator = _aggregator(max_closed=1)
     folded, closed, evicted, still_open = [1_001, 70_007], [333_333], [5_000_000_001], [123, 59_999_999_999, 77]
     lost = [17, 4_000_000_003], [40_000_000_009]
@@ -611,7 +633,7 @@ def test_the_main_figures_of_a_side_are_exact_whatever_became_of_its_connections
     together = [*folded, *closed, *evicted, *still_open, *lost[0], *lost[1]]
     aggregator.update(_columns("histograms", _histograms({measure: together})))
     for _ in range(2):
-        found = _by_name(aggregator.snapshot())[measure.name.lower()]
+        found = _by_name(aggregator.snapshot())[name]
         assert found.events == len(together)
         assert (found.min, found.max) == (min(together) / 1000, max(together) / 1000)
         assert found.mean == pytest.approx(np.mean(together) / 1000, rel=1e-12)
@@ -635,6 +657,9 @@ def test_every_exchange_of_the_events_mode_is_in_its_distributions() -> None:
     found = {name: (d.events, d.min, d.mean, d.max) for name, d in _by_name(figures).items()}
     assert found == {
         "request": (3, 10.0, 20.0, 30.0),
+        "first_byte": (3, 10.0, 20.0, 30.0),
+        "transfer": (3, 0.0, 0.0, 0.0),
+        "reply": (2, 0.0, 0.0, 0.0),
         "wire": (2, 9.0, 18.5, 28.0),
         "wakeup": (2, 1.0, 1.5, 2.0),
         "service": (2, 5.0, 6.0, 7.0),
@@ -669,6 +694,9 @@ def test_the_events_mode_streams_each_exchange_once_in_order() -> None:
         "process": "curl",
         "latency_us": 10.0,
         "wakeup_us": 1.5,
+        "first_byte_us": 10.0,
+        "wire_us": 8.5,
+        "transfer_us": 0.0,
         "srtt_us": 3,
     }
     assert (second["time_ns"], second["type"], second["process"]) == (200, "service", "n\ufffdx")
@@ -730,3 +758,113 @@ def test_a_connection_that_was_evicted_and_came_again_is_news_again_with_all_of_
     _feed(aggregator, "closed", _connection([7, 8], end=End.CLOSED))
     news += [aggregator.snapshot().news for _ in range(2)]
     assert [[row["events"] for row in _table((tables or ())[0])] for tables in news] == [[3], [3], [4], []]
+
+
+_HANDED, _GOES_ON = 1 << 63, 1 << 62
+
+
+def _under_way(start: int, lasted: int = 0, **connection: Any) -> Array:
+    row = _connection(**connection)
+    row["connection"]["start"], row["lasted"] = start, lasted
+    return row
+
+
+def test_a_response_that_goes_on_counts_as_far_as_it_has_come() -> None:
+    aggregator = _aggregator()
+    whole = [10_000, 30_000 + 20_000]
+    lasts = 20_000 | 3 << 36  # and three gaps
+    record = _under_way(_HANDED | _GOES_ON | 30_000, lasts, latencies=[10_000], wait=5_000)
+    _feed(aggregator, "connections", record)
+    aggregator.update(_columns("histograms", _histograms({Measure.FIRST_BYTE: [10_000, 30_000]})))
+    for _ in range(2):  # it is not counted twice
+        figures = aggregator.snapshot()
+        (row,) = _table(figures.tables[0])
+        assert (row["events"], row["min_latency_us"], row["max_latency_us"]) == (2, 10.0, 50.0)
+        assert row["avg_latency_us"] == sum(whole) / 2000
+        assert row["std_dev_us"] == pytest.approx(np.std(whole) / 1000)
+        assert (row["avg_first_byte_us"], row["avg_transfer_us"]) == (20.0, 10.0)
+        assert row["avg_wire_us"] + row["avg_wakeup_us"] + row["avg_transfer_us"] == row["avg_latency_us"]
+        found = _by_name(figures)
+        assert [found[name].events for name in ("request", "first_byte", "transfer")] == [2, 2, 2]
+        assert (found["request"].mean, found["request"].max) == (30.0, 50.0)
+        assert found["first_byte"].mean == pytest.approx(20, rel=0.01)
+        assert found["transfer"].mean == pytest.approx(10, rel=0.01)
+
+
+def test_requests_that_are_over_are_those_of_one_part_and_those_of_several() -> None:
+    aggregator = _aggregator()
+    aggregator.update(_columns("longer", _longer({Longer.FIRST_BYTE: [30_000], Longer.REQUEST: [90_000_000],
+                                                  Longer.TRANSFER: [89_970_000], Longer.REPLY: [7_000]})))  # fmt: skip
+    begun = {Measure.FIRST_BYTE: [10_000, 30_000, 30_000], Measure.SERVICE: [4_000, 4_000]}
+    aggregator.update(_columns("histograms", _histograms(begun)))
+    found = _by_name(aggregator.snapshot())
+    assert {name: d.events for name, d in found.items() if d.events} == {
+        "request": 3, "first_byte": 3, "transfer": 3, "service": 2, "reply": 2,
+    }  # fmt: skip
+    assert found["request"].max == pytest.approx(90_000, rel=0.01)
+    assert found["request"].percentiles["p50"] == pytest.approx(30, rel=0.01)
+    assert found["transfer"].percentiles["p50"] == 0
+    assert found["reply"].max == pytest.approx(7, rel=0.01)
+
+
+def test_a_response_that_goes_on_for_too_long_is_a_stream_and_counts_with_its_first_byte() -> None:
+    aggregator = _aggregator(outlier=Seconds(1.0))
+    record = _under_way(_HANDED | _GOES_ON | 30_000, 10**9, latencies=[])
+    _feed(aggregator, "connections", record)
+    (row,) = _listed(aggregator)
+    assert (row["events"], row["max_latency_us"], row["avg_transfer_us"]) == (1, 30.0, 0.0)
+
+
+def test_with_the_first_byte_as_the_main_figure_rows_are_of_first_bytes_and_know_the_transfer() -> None:
+    aggregator = _aggregator(main="first_byte")
+    _feed(aggregator, "connections", _under_way(_HANDED | _GOES_ON | 30_000, 20_000, latencies=[], wait=1_000))
+    aggregator.update(_columns("histograms", _histograms({Measure.FIRST_BYTE: [30_000]})))
+    figures = aggregator.snapshot()
+    (row,) = _table(figures.tables[0])
+    assert (row["avg_latency_us"], row["avg_first_byte_us"], row["avg_transfer_us"]) == (30.0, 30.0, 20.0)
+    assert row["avg_wire_us"] + row["avg_wakeup_us"] == row["avg_first_byte_us"]
+    assert figures.summary["measure"] == figures.distributions[0].name == "first_byte"
+
+
+def test_a_request_without_a_response_is_in_flight_since_it_began() -> None:
+    aggregator = _aggregator()
+    records = [
+        _under_way(5_000, latencies=[], socket=1), _under_way(2_000, latencies=[7_000], socket=2),
+        _under_way(3_000, latencies=[], socket=3, side=Side.SERVER), _under_way(2, latencies=[], socket=4),
+    ]  # fmt: skip
+    batch = Batch("connections", _sets(np.concatenate(records)), taken=9_000)
+    aggregator.update(attrs.evolve(DECODERS["connections"](batch), taken=batch.taken))
+    figures = aggregator.snapshot()
+    rows = _table(figures.tables[0])
+    assert [(row["events"], row["side"], row["waiting_us"]) for row in rows] == [
+        (1, "client", 7.0), (0, "client", 4.0), (0, "server", 6.0),
+    ]  # fmt: skip
+    assert all(math.isnan(rows[1][f"{each}_latency_us"]) for each in ("min", "avg", "max"))
+    summary = figures.summary
+    assert (summary["in_flight"], summary["in_flight_longest_us"], summary["in_service"]) == (2, 7.0, 1)
+
+
+def test_what_goes_on_when_the_run_ends_is_streamed_then() -> None:
+    aggregator = _aggregator(mode="events")
+    began = 5 << 48 | 0x1234_5678_9ABC  # the kernel keeps the lower 48 bits
+    record = _under_way(_HANDED | _GOES_ON | 30_000 | (began & 0xFFFF) << 36, 20_000, latencies=[])
+    record["connection"]["used"] = began >> 16 & 0xFFFF_FFFF
+    batch = Batch("connections", _sets(record), taken=began + 10**9)
+    columns = attrs.evolve(DECODERS["connections"](batch), taken=batch.taken)
+    aggregator.update(columns)
+    assert aggregator.snapshot().summary["event_type_breakdown"]["request"] == 1
+    aggregator.end()
+    aggregator.update(columns)  # what is there is read once more
+    stream = aggregator.stream()
+    assert stream is not None
+    (event,) = _table(stream)
+    assert (event["time_ns"], event["latency_us"], event["transfer_us"]) == (began + 20_000, 50.0, 20.0)
+    figures = aggregator.snapshot()
+    assert figures.summary["event_type_breakdown"]["request"] == figures.summary["produced"] == 1
+
+
+def _longer(rows: dict[Longer, list[int]]) -> Array:
+    made = np.zeros(len(Longer), _HISTOGRAM)
+    for row, values in rows.items():
+        made[row]["buckets"] = np.bincount(bucket_of(np.array(values)), minlength=BUCKETS)
+    return made

@@ -91,6 +91,9 @@ class Probe:
         self._time.at += self._slow
         self._slow = 0
 
+    def end(self) -> None:
+        self.drain()
+
     def stream(self) -> Events | None:
         return self.events.pop() if self.events else None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from hypothesis import given, settings
@@ -149,25 +149,35 @@ def requests(rows: list[Array]) -> Figures:
 
 
 EXCHANGES = st.lists(
-    st.tuples(st.one_of(st.integers(0, LONGEST), st.just(LONGEST)), st.floats(0, 1), st.booleans()), max_size=12
+    st.tuples(
+        st.one_of(st.integers(0, LONGEST), st.just(LONGEST)), st.floats(0, 1), st.booleans(),
+        st.one_of(st.just(0.0), st.floats(0, 1)),
+    ),
+    max_size=12,
 )  # fmt: skip
 WRITTEN = (
-    "min", "max", "sum", "square_low", "square_high", "events", "wait", "unsplit_sum", "unsplit", "retransmits", "id",
-    "sent", "received",
+    "transferred", "min", "max", "sum", "square_low", "square_high", "events", "wait", "unsplit_sum", "unsplit",
+    "retransmits", "id", "sent", "received",
 )  # fmt: skip
 """The order in which an exchange changes a record."""
 
 
-def record(exchanges: list[tuple[int, float, bool]]) -> dict[str, int]:
-    """A connection's figures after exchanges: latency, the part of it that is wakeup, and whether that was seen."""
-    latencies = [latency for latency, _, _ in exchanges]
+def record(exchanges: list[tuple[int, float, bool, float]]) -> dict[str, int]:
+    """A connection's figures after exchanges.
+
+    Args:
+        exchanges: Latency, the part of its first byte that is wakeup, whether that was seen, and the part of the
+            latency that is transfer.
+    """
+    latencies = [latency for latency, *_ in exchanges]
     squares = sum(latency**2 for latency in latencies)
-    unsplit = [latency for latency, _, split in exchanges if not split]
+    firsts = [latency - int(latency * transfer) for latency, _, _, transfer in exchanges]
+    unsplit = [first for first, (_, _, split, _) in zip(firsts, exchanges, strict=True) if not split]
     return {
         "min": min(latencies, default=1 << 62), "max": max(latencies, default=0), "sum": sum(latencies),
         "square_low": squares & (1 << 64) - 1, "square_high": squares >> 64, "events": len(exchanges),
-        "wait": sum(int(latency * part) for latency, part, split in exchanges if split),
-        "unsplit_sum": sum(unsplit), "unsplit": len(unsplit),
+        "wait": sum(int(first * part) for first, (_, part, split, _) in zip(firsts, exchanges, strict=True) if split),
+        "transferred": sum(latencies) - sum(firsts), "unsplit_sum": sum(unsplit), "unsplit": len(unsplit),
     }  # fmt: skip
 
 
@@ -181,11 +191,17 @@ def measured(draw: DrawFn) -> dict[str, int]:
     values["side"] = draw(st.integers(0, 1))
     values["end"], values["origin"] = draw(st.sampled_from(list(End))), draw(st.integers(1, 2))
     values["socket"] = draw(st.integers(1, 9))
+    values["since"], values["waited"] = draw(TIMES), draw(SPANS)
+    values["first"], values["lasts"] = draw(st.one_of(st.just(UNSEEN), st.integers(0, LONGEST))), draw(SPANS) % 2**36
+    values["gaps"], values["moment"] = draw(st.integers(0, 2**28 - 1)), draw(TIMES) % 2**48
     return values
 
 
 def decoded(source: str, records: list[dict[str, int]]) -> Columns:
-    names = (*WRITTEN, "side", "end", "origin", "socket", "pid", "srtt_us", "local_port", "remote_port")
+    names = (
+        *WRITTEN, "side", "end", "origin", "socket", "pid", "srtt_us", "local_port", "remote_port", "since", "first",
+        "lasts", "waited", "gaps", "moment",
+    )  # fmt: skip
     values: dict[str, Any] = {
         name: np.array(
             [one.get(name, 0) for one in records], np.uint8 if name in ("side", "end", "origin") else np.uint64
@@ -197,10 +213,12 @@ def decoded(source: str, records: list[dict[str, int]]) -> Columns:
 
 
 @settings(max_examples=150, deadline=None)
-@given(st.lists(measured(), max_size=8), st.lists(measured(), max_size=4))
-def test_exchanges_have_possible_figures(closed: list[dict[str, int]], still: list[dict[str, int]]) -> None:
-    aggregator = LatencyAggregator(LatencyConfig(max_closed=3))
-    aggregator.update(decoded("closed", closed))
+@given(st.lists(measured(), max_size=8), st.lists(measured(), max_size=4), st.sampled_from(["request", "first_byte"]))
+def test_exchanges_have_possible_figures(
+    closed: list[dict[str, int]], still: list[dict[str, int]], main: Literal["request", "first_byte"]
+) -> None:
+    aggregator = LatencyAggregator(LatencyConfig(max_closed=3, main=main), BEGAN)
+    aggregator.update(decoded("closed", [{**one, "first": UNSEEN, "since": 0, "lasts": 0} for one in closed]))
     aggregator.update(decoded("connections", still))
     figures = aggregator.snapshot()
     assert_possible(figures, LONGEST / 1e3 * (1 + 1e-9))
@@ -208,6 +226,11 @@ def test_exchanges_have_possible_figures(closed: list[dict[str, int]], still: li
         least, average, most = (row[f"{name}_latency_us"] for name in ("min", "avg", "max"))
         assert nearly(0, least, average, most)
         assert nearly(0, row["std_dev_us"], (most - least) / 2 + 1)
+        assert nearly(0, row["waiting_us"], RUN_US)
+        if row["side"] == "client" and row["events"]:
+            whole = row["avg_first_byte_us"] + (row["avg_transfer_us"] if main == "request" else 0)
+            assert nearly(whole, average)
+            assert nearly(average, whole)
         assert row["side"] == "server" or nearly(row["avg_wire_us"], most)
         assert row["side"] == "server" or nearly(row["avg_wakeup_us"], most)
         assert row["side"] == "client" or math.isnan(row["avg_wire_us"])
@@ -215,23 +238,24 @@ def test_exchanges_have_possible_figures(closed: list[dict[str, int]], still: li
 
 EVENTS = st.tuples(
     st.integers(0, LONGEST), st.one_of(st.just(UNSEEN), st.integers(0, LONGEST), st.integers(0, 2**64 - 1)),
-    st.integers(0, 1),
-)  # fmt: skip
+    st.integers(0, 1), st.integers(0, LONGEST),
+).filter(lambda event: event[0] + event[3] <= LONGEST)  # fmt: skip
 
 
 @settings(max_examples=200, deadline=None)
 @given(st.lists(EVENTS, min_size=1, max_size=30))
-def test_streamed_events_have_possible_figures(exchanges: list[tuple[int, int, int]]) -> None:
+def test_streamed_events_have_possible_figures(exchanges: list[tuple[int, int, int, int]]) -> None:
     aggregator = LatencyAggregator(LatencyConfig(mode="events"))
-    latency, wait, side = (np.array(values, np.uint64) for values in zip(*exchanges, strict=True))
+    latency, wait, side, transfer = (np.array(values, np.uint64) for values in zip(*exchanges, strict=True))
     nothing = np.zeros(len(side), np.uint64)
     addresses = np.zeros((len(side), 16), np.uint8)
     aggregator.update(
         Columns(
             "events",
             {
-                "time": nothing, "latency": latency, "wait": wait, "side": side.astype(np.uint8), "local": addresses,
-                "remote": addresses, "local_port": nothing, "remote_port": nothing, "pid": nothing, "srtt_us": nothing,
+                "time": nothing, "latency": latency, "transfer": transfer, "wait": wait,
+                "side": side.astype(np.uint8), "local": addresses, "remote": addresses, "local_port": nothing,
+                "remote_port": nothing, "pid": nothing, "srtt_us": nothing,
             },
             TAKEN,
         )

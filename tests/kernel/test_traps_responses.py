@@ -1,0 +1,169 @@
+"""Traps of whole responses: when one is over, and what is no part of it."""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from .conftest import LiveProbe, Pair, live
+
+PAUSE = 0.02
+PAUSE_US = PAUSE * 1e6
+
+
+def respond(ends: Pair, *parts: bytes) -> None:
+    """A response in parts, each read before the next one is sent."""
+    for number, part in enumerate(parts):
+        if number:
+            time.sleep(PAUSE)
+        ends.server.send(part)
+        assert ends.client.recv(99) == part
+
+
+def assert_adds_up(row: dict[str, Any]) -> None:
+    assert row["avg_first_byte_us"] + row["avg_transfer_us"] == pytest.approx(row["avg_latency_us"], abs=0.01)
+    assert row["avg_wire_us"] + row["avg_wakeup_us"] == pytest.approx(row["avg_first_byte_us"], abs=0.01)
+
+
+def test_a_response_in_parts_lasts_until_its_last_one(pair: Callable[..., Pair]) -> None:
+    ends = pair()
+    ends.request()
+    respond(ends, b"a", b"b", b"c")
+    for more in range(2):  # as long as it is the last one, and when it is not
+        client, server = ends.row("client"), ends.row("server")
+        assert (client["events"], server["events"]) == (1 + more, 1 + more)
+        assert client["max_latency_us"] > 2 * PAUSE_US
+        assert 2 * PAUSE_US < client["avg_transfer_us"] * (1 + more) < client["max_latency_us"]
+        assert server["avg_transfer_us"] * (1 + more) > 2 * PAUSE_US
+        assert server["max_latency_us"] < client["max_latency_us"] - 2 * PAUSE_US
+        assert_adds_up(client)
+        ends.exchange()
+
+
+def test_a_response_at_once_has_no_transfer_however_long_the_connection_is_idle(pair: Callable[..., Pair]) -> None:
+    ends = pair()
+    ends.exchange()
+    time.sleep(PAUSE)
+    for side in ("client", "server"):
+        row = ends.row(side)
+        assert (row["events"], row["avg_transfer_us"]) == (1, 0)
+    assert ends.row("client")["min_latency_us"] == ends.row("client")["avg_first_byte_us"]
+
+
+def test_a_peek_is_no_part_of_a_response(pair: Callable[..., Pair]) -> None:
+    ends = pair()
+    ends.exchange()
+    time.sleep(PAUSE)
+    ends.server.send(b"!")
+    assert ends.client.recv(9, socket.MSG_PEEK) == b"!"
+    assert ends.row("client")["avg_transfer_us"] == 0
+    time.sleep(PAUSE)
+    ends.client.recv(9)
+    assert ends.row("client")["avg_transfer_us"] > 2 * PAUSE_US
+
+
+def test_reads_of_nothing_are_no_part_of_a_response(pair: Callable[..., Pair]) -> None:
+    ends = pair()
+    ends.exchange()
+    time.sleep(PAUSE)
+    assert ends.client.recv(0) == b""
+    ends.client.setblocking(False)
+    with pytest.raises(BlockingIOError):
+        ends.client.recv(9)
+    assert ends.row("client")["avg_transfer_us"] == 0
+
+
+@pytest.mark.parametrize("first", ["client", "server"])
+def test_a_connection_that_closes_has_its_last_response_whole(pair: Callable[..., Pair], first: str) -> None:
+    ends = pair()
+    ends.request()
+    respond(ends, b"a", b"b")
+    other = ends.server if first == "client" else ends.client
+    getattr(ends, first).close()
+    other.recv(9)
+    other.close()
+    for side in ("client", "server"):
+        row = ends.row(side)
+        assert (row["events"], row["state"]) == (1, "closed")
+        assert row["avg_transfer_us"] > PAUSE_US
+    assert_adds_up(ends.row("client"))
+
+
+def test_a_response_ends_with_what_was_read_before_the_next_request(pair: Callable[..., Pair]) -> None:
+    """What is read of it later is of nobody's."""
+    ends = pair()
+    ends.request()
+    ends.server.send(b"ab")
+    ends.client.recv(1)
+    time.sleep(PAUSE)
+    ends.request()
+    assert ends.client.recv(1) == b"b"
+    assert ends.row("client")["avg_transfer_us"] == 0
+    ends.respond()
+    row = ends.row("client")
+    assert (row["events"], row["avg_transfer_us"]) == (2, 0)
+
+
+def test_a_stream_counts_with_its_first_byte(way: str) -> None:
+    with live(way, outlier="30ms") as probe:
+        ends = Pair(probe)
+        ends.request()
+        respond(ends, b"a", b"b", b"c")
+        for more in range(2):  # as long as it is the last one, and when it is not
+            row = ends.row("client")
+            assert (row["events"], row["avg_transfer_us"]) == (1 + more, 0)
+            assert row["max_latency_us"] < PAUSE_US
+            assert row["max_latency_us"] >= row["avg_first_byte_us"]
+            ends.exchange()
+        assert probe.result()["streams"] >= 2  # at both ends
+        ends.close()
+
+
+def test_first_bytes_as_the_main_figures(way: str) -> None:
+    with live(way, main="first_byte") as probe:
+        ends = Pair(probe)
+        for _ in range(2):
+            ends.request()
+            respond(ends, b"a", b"b")
+        row = ends.row("client")
+        assert row["avg_latency_us"] == row["avg_first_byte_us"] < PAUSE_US
+        assert row["avg_transfer_us"] > PAUSE_US
+        assert row["avg_wire_us"] + row["avg_wakeup_us"] == pytest.approx(row["avg_first_byte_us"], abs=0.01)
+        ends.close()
+
+
+def test_streamed_exchanges_are_whole_each_one(way: str) -> None:
+    with live(way, mode="events") as probe:
+        ends = Pair(probe)
+        probe.events()
+        ends.request()
+        respond(ends, b"a", b"b")
+        ends.exchange()
+        ends.close()
+        mine = [e for e in probe.events() if f":{ends.port}" in e["source"] + e["destination"]]
+        requests = [e for e in mine if e["type"] == "request"]
+        services = [e for e in mine if e["type"] == "service"]
+        assert [e["transfer_us"] > PAUSE_US for e in requests] == [True, False]
+        assert [e["transfer_us"] > PAUSE_US for e in services] == [True, False]
+        for event in requests:
+            assert event["wire_us"] + event["wakeup_us"] == pytest.approx(event["first_byte_us"], abs=0.0005)
+            assert event["first_byte_us"] + event["transfer_us"] == pytest.approx(event["latency_us"], abs=0.0005)
+
+
+def test_who_waits_for_a_response_is_seen_meanwhile(pair: Callable[..., Pair], probe: LiveProbe) -> None:
+    ends = pair()
+    ends.exchange()
+    ends.request()
+    time.sleep(PAUSE)
+    result = probe.result()
+    rows = {row["side"]: row for row in probe.rows(ends.port, result)}
+    assert rows["client"]["waiting_us"] > rows["server"]["waiting_us"] > PAUSE_US
+    assert (rows["client"]["events"], rows["server"]["events"]) == (1, 1)
+    assert result["in_flight"] >= 1
+    assert result["in_flight_longest_us"] >= rows["client"]["waiting_us"]
+    ends.respond()
+    assert [row["waiting_us"] for row in probe.rows(ends.port)] == [None, None]
