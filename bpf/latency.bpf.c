@@ -17,8 +17,9 @@
  * a response behind the first.
  *
  * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, PICKUP, SAMPLE, OUTLIER_NS, OWNERS, AWAY,
- * FIRST_BYTES, REST_BITS, HIGH_BITS, CLOSED_PAGES, CLOSED_WAKE; with mode = "events" EVENT_PAGES and EVENT_WAKE; the
- * enums of values.py: SIDE_*, ORIGIN_*, END_*, MEASURE_*, LONGER_*.
+ * FIRST_BYTES, REST_BITS, HIGH_BITS, CLOSED_PAGES, CLOSED_WAKE; COUNTED where the kernel makes the histograms; with
+ * mode = "events" or slow exchanges EVENT_PAGES, EVENT_WAKE, SLOW_NS and SLOW_RATE; the enums of values.py: SIDE_*,
+ * ORIGIN_*, END_*, MEASURE_*, LONGER_*.
  */
 #include "histogram.h"
 #include "moments.h"
@@ -48,6 +49,10 @@
 #define MOMENT ((1ULL << 48) - 1) /* what is kept of a moment, in all */
 #define GAP_MIN 35000000ULL       /* ns; a delayed acknowledgement takes 40 to 200 ms */
 #define GAP_MAX 250000000ULL
+#define GAP (TIME + 1) /* one of them, in `lasted`; */
+#define GAPS (0xfffULL * GAP)
+#define RTT_SHIFT 48 /* above them the smallest round-trip time, in steps of 4 us */
+#define RTT_MOST 0xffff
 
 /* Of a word that has a latency in its upper bits the lower ones, which have something else that is seldom changed; of
  * the number of exchanges those that have the upper bits of another number. */
@@ -91,7 +96,7 @@ struct connection_set {
   u64 arrival[WAYS]; /* see `arrive` */
   struct connection connection[WAYS];
   struct connection_transport transport[WAYS];
-  u64 lasted[WAYS];      /* ns since the first part of a response; above TIME the number of gaps within responses */
+  u64 lasted[WAYS];      /* ns since the first part of a response; above, GAPS within responses and the smallest RTT */
   u64 transferred[WAYS]; /* ns, sum: the same of all exchanges that are over */
   u32 tag[WAYS];         /* of the sockets' addresses, with CLIENT at those of clients; 0: the slot is free */
   u64 away[AWAY];        /* see `put_away` */
@@ -100,7 +105,11 @@ struct connection_set {
   u64 ready[WAYS];   /* ns; the same of the exchange under way; 0 where it was not seen */
 #endif
 #ifdef EVENT_PAGES
-  u64 waited[WAYS]; /* ns; of the exchange whose response has begun */
+  u64 waited[WAYS];      /* ns; of the exchange whose response has begun */
+  u32 sent_before[WAYS]; /* lower bits of the connection's figures when the exchange began */
+  u32 received_before[WAYS];
+  u32 retransmits_before[WAYS];
+  u32 unused[WAYS];
 #endif
 };
 
@@ -128,6 +137,9 @@ struct event {
   struct addresses addresses;
   u32 pid;
   u32 srtt_us;
+  u32 bytes; /* of the response */
+  u32 retransmits;
+  u32 padding;
 };
 
 struct owner_name {
@@ -149,11 +161,15 @@ struct counters {
   u64 sampled_out;
   u64 unanswered; /* closed with an exchange under way */
   u64 clock;      /* end before start: cannot be, so it is counted */
+  u64 held_back;  /* slow exchanges beyond the rate */
   u64 streams;    /* responses that went on for too long, of which the first part counts alone */
 };
 
 #include "counters.bpf.h"
 #include "slots.bpf.h"
+#ifdef EVENT_PAGES
+#include "rate.bpf.h"
+#endif
 
 /* Of connections that found no room in the ring buffer, so that the totals are whole all the same. */
 BPF_PERCPU_ARRAY(undelivered, struct moments, SIDES);
@@ -163,7 +179,8 @@ LAYOUT(closed, struct ended_connection);
 #ifdef EVENT_PAGES
 BPF_RINGBUF_OUTPUT(events, EVENT_PAGES);
 LAYOUT(events, struct event);
-#else
+#endif
+#if COUNTED
 BPF_PERCPU_ARRAY(histograms, struct histogram, MEASURES);
 /* Of responses in several parts, one for all CPUs: there are fewer of them, and the table is large. */
 BPF_ARRAY(longer, struct histogram, LONGERS);
@@ -181,8 +198,10 @@ static __always_inline void read_transport(struct connection_slot slot, struct s
   struct connection *c = slot.record;
   u64 sent = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
   u64 received = READ(direct, tp, bytes_received) - fin(sk, direct);
-  u64 srtt_us = READ(direct, tp, srtt_us) >> 3;
+  u64 srtt_us = READ(direct, tp, srtt_us) >> 3, rtt = READ(direct, tp, rtt_min.s[0].v) >> 2;
+  u64 *lasted = &slot.set->lasted[bounded(slot.way)];
 
+  *lasted = (*lasted & (TIME | GAPS)) | (rtt < RTT_MOST ? rtt : RTT_MOST) << RTT_SHIFT;
   t->sent_low = sent;
   c->sent_high = sent >> 32;
   t->received_low = received;
@@ -217,12 +236,31 @@ static __always_inline u64 first_of(struct connection *c) {
 }
 
 #ifdef EVENT_PAGES
-/* An exchange is over. */
+/* The connection's figures when an exchange begins. */
+static __always_inline void remember_begin(struct connection_slot slot, struct tcp_sock *tp, bool direct) {
+  u32 way = bounded(slot.way);
+
+  slot.set->sent_before[way] = READ(direct, tp, bytes_sent) - READ(direct, tp, bytes_retrans);
+  slot.set->received_before[way] = READ(direct, tp, bytes_received);
+  slot.set->retransmits_before[way] = READ(direct, tp, total_retrans);
+}
+
+/* An exchange is over; those that are not slow enough are nobody's business. */
 static __always_inline void emit(struct connection_slot slot, u64 latency, u64 transfer) {
   struct connection *c = slot.record;
-  struct event *e = events.ringbuf_reserve(sizeof(*e));
-  u64 now = bpf_ktime_get_ns();
+  struct connection_transport *t = &slot.set->transport[bounded(slot.way)];
+  u32 way = bounded(slot.way);
+  struct event *e;
+  u64 now;
 
+  if (latency + transfer < SLOW_NS)
+    return;
+  now = bpf_ktime_get_ns();
+  if (SLOW_NS && !within_rate(now, SLOW_RATE)) {
+    COUNT(held_back);
+    return;
+  }
+  e = events.ringbuf_reserve(sizeof(*e));
   COUNT(events);
   if (!e) {
     COUNT(events_lost);
@@ -238,20 +276,25 @@ static __always_inline void emit(struct connection_slot slot, u64 latency, u64 t
   e->addresses = c->addresses;
   e->pid = c->pid;
   e->srtt_us = c->max_srtt_us & REST;
+  e->bytes = c->side == SIDE_CLIENT ? t->received_low - slot.set->received_before[way]
+                                    : t->sent_low - slot.set->sent_before[way];
+  e->retransmits = t->retransmits - slot.set->retransmits_before[way];
+  e->padding = 0;
   events.ringbuf_submit(e, WAKE_EACH(EVENT_WAKE, events));
 }
 static __always_inline void remember_wait(struct connection_slot slot, u64 wait) {
   slot.set->waited[bounded(slot.way)] = wait;
 }
-static __always_inline void distribute(u32 measure, u64 value) {
-} /* user space does it */
-static __always_inline void distribute_longer(u32 measure, u64 value) {
-}
 #else
 static __always_inline void emit(struct connection_slot slot, u64 latency, u64 transfer) {
 }
+static __always_inline void remember_begin(struct connection_slot slot, struct tcp_sock *tp, bool direct) {
+}
 static __always_inline void remember_wait(struct connection_slot slot, u64 wait) {
 }
+#endif
+
+#if COUNTED
 static __always_inline void distribute(u32 measure, u64 value) {
   struct histogram *h = histograms.lookup(&measure);
 
@@ -263,6 +306,11 @@ static __always_inline void distribute_longer(u32 measure, u64 value) {
 
   if (h)
     histogram_add_shared(h, value);
+}
+#else
+static __always_inline void distribute(u32 measure, u64 value) {
+} /* user space does it */
+static __always_inline void distribute_longer(u32 measure, u64 value) {
 }
 #endif
 
@@ -285,13 +333,13 @@ static __always_inline void hand(struct connection *c, u64 now, u64 latency) {
 /* More of a response is there. */
 static __always_inline void prolong(struct connection_slot slot, u64 now) {
   u64 *lasted = &slot.set->lasted[bounded(slot.way)], before = slot.record->start & GOES_ON ? *lasted & TIME : 0;
-  u64 lasts = (now - first_of(slot.record)) & MOMENT, gaps = *lasted & ~TIME;
+  u64 lasts = (now - first_of(slot.record)) & MOMENT, above = *lasted & ~TIME;
 
   if (lasts > TIME)
     lasts = TIME;
-  if (lasts - before - GAP_MIN <= GAP_MAX - GAP_MIN)
-    gaps += TIME + 1;
-  *lasted = gaps | lasts;
+  if (lasts - before - GAP_MIN <= GAP_MAX - GAP_MIN && (above & GAPS) != GAPS)
+    above += GAP;
+  *lasted = above | lasts;
   slot.record->start |= GOES_ON;
 }
 
@@ -637,6 +685,14 @@ odd:
   reject(start, now);
 }
 
+/* An exchange is over whose response has begun; the socket is at hand. */
+static __always_inline void settle_now(struct connection_slot slot, struct sock *sk, struct tcp_sock *tp, bool direct) {
+#ifdef EVENT_PAGES
+  read_transport(slot, sk, tp, direct);
+#endif
+  settle(slot);
+}
+
 /* A client's program sends. */
 static __always_inline void send_request(struct connection_slot slot, struct sock *sk, bool direct) {
   struct connection *c = slot.record;
@@ -650,8 +706,9 @@ static __always_inline void send_request(struct connection_slot slot, struct soc
   if (!tp)
     return;
   if (c->start)
-    settle(slot);
+    settle_now(slot, sk, tp, direct);
   c->place = READ(direct, tp, rcv_nxt); /* the rest of an earlier response is before it */
+  remember_begin(slot, tp, direct);
   begin(slot, true, now);
 }
 
@@ -728,7 +785,8 @@ static __always_inline void receive_request(struct connection_slot slot, struct 
   if ((s32)(copied - c->place) <= 0) /* a peek, a read of no bytes, the rest of a request that has its answer */
     return;
   if (c->start)
-    settle(slot);
+    settle_now(slot, sk, tp, direct);
+  remember_begin(slot, tp, direct);
 #if PICKUP
   u64 arrived = slot.set->arrived[bounded(slot.way)];
   /* not where that was before the last answer: whose data it was is not known then */

@@ -12,6 +12,7 @@ from probekit.aggregate import Histogram, Lives, Moments, chosen, stacked
 from probekit.decode import text
 
 from . import tables
+from .attach import slow_ns
 from .config import LatencyConfig
 from .distributions import HELP, Distributions
 from .rows import ROW, SUMS, TRANSPORT, identity, merge, merge_evicted, rows_of
@@ -31,6 +32,7 @@ class LatencyAggregator:
         self._began = began
         self._outlier = round(config.outlier * 1e9)
         self._first_bytes = config.main == "first_byte"
+        self._streams = config.mode == "events" or config.slow > 0
         self._lives = Lives(ROW, config.max_closed, identity, merge_evicted, self._fold)
         self._others = np.zeros(0, ROW)
         self._primary: Figure | None = None
@@ -67,15 +69,18 @@ class LatencyAggregator:
 
     def end(self) -> None:
         """The run is over: what is under way goes no further."""
-        if self._config.mode == "events":
-            self._lives.settle()
-            self._take_events(self._distributions.pending_events(self._lives.open, self._taken))
-            self._distributions.over = True
+        if not self._streams:
+            return
+        self._lives.settle()
+        values = self._distributions.pending_events(self._lives.open, self._taken)
+        slow = values["latency"] + values["transfer"] >= slow_ns(self._config)
+        self._take_events({name: column[slow] for name, column in values.items()})
+        self._distributions.over = True
 
     def stream(self) -> Table | None:
         """Exchanges since the last call."""
         fresh, self._fresh = self._fresh, []
-        return tables.events(fresh, self._owners) if self._config.mode == "events" else None
+        return tables.events(fresh, self._owners) if self._streams else None
 
     def _tables(self) -> tuple[Deferred, Deferred]:
         """All tables, and what is new in them. Text for 100,000 rows takes a while, and not everybody wants it."""
@@ -133,8 +138,10 @@ class LatencyAggregator:
 
     def _summary(self, histograms: Mapping[Figure, Histogram], main: Figure) -> dict[str, Any]:
         count = self._counters.get
-        ended = int((self._lives.open["first"] != UNSEEN).sum())  # by the time of the snapshot
-        produced = {"produced": count("events", 0) + ended} if self._config.mode == "events" else {}
+        whole = self._lives.open["first"] != UNSEEN
+        took = self._lives.open["first"][whole] + self._lives.open["lasts"][whole]
+        ended = int((took >= slow_ns(self._config)).sum())  # by the time of the snapshot
+        produced = {"produced": count("events", 0) + ended} if self._streams else {}
         waiting = self._lives.open["since"]
         mine = (self._lives.open["side"] == Side.CLIENT) & (waiting > 0)
         return {
@@ -170,6 +177,7 @@ class LatencyAggregator:
         return {
             "events_ring_full": count("events_lost", 0),
             "connections_ring_full": count("closed_lost", 0),
+            "slow_held_back": count("held_back", 0),
             "exchanges_evicted": count("cut", 0),
             "table_contended": count("contended", 0),
             "outliers": count("outliers", 0),

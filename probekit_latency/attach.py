@@ -15,6 +15,7 @@ _LOCKS = 256
 _CLOSED = 1 << 16  # bytes
 _CLOSED_WAKE = 16  # records of one CPU between wake-ups of the reader
 _EVENT_WAKE = 256
+_SLOW = 1 << 18  # bytes of a ring buffer that has slow exchanges alone
 _OWNERS = 256
 _AWAY = 16384  # sockets that were evicted and are remembered, where there are fewer slots
 
@@ -42,6 +43,7 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         "AWAY": _away_rows(sets) * _WAYS,
         "REST_BITS": REST_BITS,
         "HIGH_BITS": HIGH_BITS,
+        "COUNTED": int(config.mode == "aggregate"),
         "CLOSED_PAGES": kernel.pages(_CLOSED),
         "CLOSED_WAKE": _CLOSED_WAKE,
     }
@@ -52,11 +54,15 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         PerCpuArray("undelivered"),
         Hash("owners"),
     ]
-    if config.mode == "events":
-        defines["EVENT_PAGES"] = kernel.pages(config.buffer)
-        defines["EVENT_WAKE"] = min(_EVENT_WAKE, config.buffer // 512)  # a few times a buffer
+    events, slow = config.mode == "events", slow_ns(config)
+    if events or slow:
+        buffer = config.buffer if events else min(config.buffer, _SLOW)
+        defines["EVENT_PAGES"] = kernel.pages(buffer)
+        defines["EVENT_WAKE"] = min(_EVENT_WAKE, buffer // 512) if events else 1  # a few times a buffer
+        defines["SLOW_NS"] = slow
+        defines["SLOW_RATE"] = config.slow_rate
         sources.insert(0, Ring("events"))
-    else:  # what is taken off the others is read before them
+    if not events:  # what is taken off the others is read before them
         sources += [ArrayMap("longer"), PerCpuArray("histograms")]
     if _kprobes(config, kernel):
         defines["KPROBES"] = 1
@@ -67,6 +73,11 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         defines=defines,
         enums=(Side, Origin, End, Measure, Longer),
     )
+
+
+def slow_ns(config: LatencyConfig) -> int:
+    """What exchanges have to take, at least, to be streamed; with mode = "events" all are."""
+    return round(config.slow * 1e9) if config.mode == "aggregate" else 0
 
 
 def _away_rows(sets: int) -> int:

@@ -27,6 +27,14 @@ class LatencyConfig:
     pickup: bool = option(
         False, help="also time how long a request waits at the server for the program; costs one more clock read"
     )
+    slow: Seconds = option(
+        Seconds(0.0), help="stream those requests and services that take so long, or longer; 0 streams none",
+        allowed='from 0 to "60s"', check=lambda v: 0 <= v <= 60,
+    )  # fmt: skip
+    slow_rate: int = option(
+        1000, help="slow ones that are streamed in a second; those beyond are counted as lost",
+        allowed="from 1 to 1000000", check=lambda v: 1 <= v <= 1_000_000,
+    )  # fmt: skip
     sample: float = option(
         1.0, help="share of exchanges to measure; the kernel decides for each one",
         allowed="above 0 and at most 1", check=lambda v: 0 < v <= 1,

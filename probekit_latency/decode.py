@@ -12,7 +12,8 @@ from probekit.decode import fields, summed
 
 from .values import GOES_ON, HANDED, HIGH_BITS, LONGEST, OLDER, REST_BITS, UNSEEN, End
 
-_PARTS = ("connection", "transport", "lasted", "transferred", "waited")
+_BEFORE = ("sent_before", "received_before", "retransmits_before")
+_PARTS = ("connection", "transport", "lasted", "transferred", "waited", *_BEFORE)
 
 
 def _histograms(batch: Batch) -> Columns:
@@ -55,6 +56,7 @@ def _records(source: str, data: Mapping[str, Array]) -> Columns:
         **_under_way(data["connection"]["start"], data["connection"]["used"], data["lasted"]),
         "transferred": data["transferred"],
     }
+    values |= {name: data.get(name, np.zeros(len(values["start"]), np.uint32)) for name in _BEFORE}
     values["waited"] = data.get("waited", np.full(len(values["start"]), UNSEEN, np.uint64))
     values["min"], values["unsplit"] = _parted(values.pop("min_unsplit"), REST_BITS)
     values["max"], values["srtt_us"] = _parted(values.pop("max_srtt_us"), REST_BITS)
@@ -74,7 +76,8 @@ def _under_way(start: Array, used: Array, lasted: Array) -> dict[str, Array]:
         "moment": used.astype(np.uint64) << np.uint64(16) | start >> np.uint64(36) & np.uint64(0xFFFF),
         "first": np.where(handed, start & np.uint64(LONGEST), np.uint64(UNSEEN)),
         "lasts": np.where(handed & goes_on, lasted & np.uint64(LONGEST), np.uint64(0)),
-        "gaps": lasted >> np.uint64(36),
+        "gaps": lasted >> np.uint64(36) & np.uint64(0xFFF),
+        "min_rtt_us": (lasted >> np.uint64(48)) * np.uint64(4),
     }
 
 

@@ -64,6 +64,11 @@ class Distributions:
         return {
             "time": began + rows["lasts"], "latency": rows["first"], "transfer": rows["lasts"], "wait": rows["waited"],
             "side": rows["side"], "pid": rows["pid"], "srtt_us": rows["srtt_us"],
+            "bytes": np.where(
+                rows["side"] == Side.CLIENT,
+                rows["received"] - rows["received_before"], rows["sent"] - rows["sent_before"],
+            ) & np.uint64(2**32 - 1),
+            "retransmits": rows["retransmits"] - rows["retransmits_before"],
             **{name: rows["who"][name] for name in ("local", "remote", "local_port", "remote_port")},
         }  # fmt: skip
 

@@ -43,6 +43,10 @@ ROW = np.dtype(
             "lasts",
             "waited",
             "moment",
+            "min_rtt_us",
+            "sent_before",
+            "received_before",
+            "retransmits_before",
         )
     ]
     + [("squares", "f8"), ("pid", "u4"), ("srtt_us", "u4")]

@@ -120,18 +120,9 @@ def events(batches: list[Any], owners: Mapping[int, str]) -> Table:
         owners: Command names by process id.
     """
     names = (
-        "time",
-        "latency",
-        "transfer",
-        "wait",
-        "local",
-        "remote",
-        "local_port",
-        "remote_port",
-        "side",
-        "pid",
-        "srtt_us",
-    )
+        "time", "latency", "transfer", "wait", "local", "remote", "local_port", "remote_port", "side", "pid", "srtt_us",
+        "bytes", "retransmits",
+    )  # fmt: skip
     if batches:
         values = {name: np.concatenate([batch[name] for batch in batches]) for name in names}
         order = np.argsort(values["time"], kind="stable")  # an exchange comes when it is known to be over
@@ -158,6 +149,8 @@ def events(batches: list[Any], owners: Mapping[int, str]) -> Table:
             Column("wakeup_us", np.where(split, values["wait"], np.nan) / 1e3),
             Column("transfer_us", transfer / 1e3),
             Column("srtt_us", values["srtt_us"]),
+            Column("bytes", values["bytes"]),
+            Column("retransmits", values["retransmits"]),
         ),
     )
 
