@@ -49,7 +49,7 @@
 #define MOMENT ((1ULL << 48) - 1) /* what is kept of a moment, in all */
 #define GAP_MIN 35000000ULL       /* ns; a delayed acknowledgement takes 40 to 200 ms */
 #define GAP_MAX 250000000ULL
-#define GAP (TIME + 1) /* one of them, in `lasted`; */
+#define GAP (TIME + 1) /* in `lasted`: a client's gaps, or how long a server's peer had no room, in jiffies */
 #define GAPS (0xfffULL * GAP)
 #define RTT_SHIFT 48 /* above them the smallest round-trip time, in steps of 4 us */
 #define RTT_MOST 0xffff
@@ -96,7 +96,7 @@ struct connection_set {
   u64 arrival[WAYS]; /* see `arrive` */
   struct connection connection[WAYS];
   struct connection_transport transport[WAYS];
-  u64 lasted[WAYS];      /* ns since the first part of a response; above, GAPS within responses and the smallest RTT */
+  u64 lasted[WAYS];      /* ns since the first part of a response; above, GAPS and the smallest RTT */
   u64 transferred[WAYS]; /* ns, sum: the same of all exchanges that are over */
   u32 tag[WAYS];         /* of the sockets' addresses, with CLIENT at those of clients; 0: the slot is free */
   u64 away[AWAY];        /* see `put_away` */
@@ -202,6 +202,11 @@ static __always_inline void read_transport(struct connection_slot slot, struct s
   u64 *lasted = &slot.set->lasted[bounded(slot.way)];
 
   *lasted = (*lasted & (TIME | GAPS)) | (rtt < RTT_MOST ? rtt : RTT_MOST) << RTT_SHIFT;
+  if (c->side == SIDE_SERVER) {
+    u64 limited = READ(direct, tp, chrono_stat[TCP_CHRONO_RWND_LIMITED - 1]); /* jiffies */
+
+    *lasted = (*lasted & ~GAPS) | (limited < GAPS / GAP ? limited * GAP : GAPS);
+  }
   t->sent_low = sent;
   c->sent_high = sent >> 32;
   t->received_low = received;
@@ -337,7 +342,7 @@ static __always_inline void prolong(struct connection_slot slot, u64 now) {
 
   if (lasts > TIME)
     lasts = TIME;
-  if (lasts - before - GAP_MIN <= GAP_MAX - GAP_MIN && (above & GAPS) != GAPS)
+  if (slot.record->side == SIDE_CLIENT && lasts - before - GAP_MIN <= GAP_MAX - GAP_MIN && (above & GAPS) != GAPS)
     above += GAP;
   *lasted = above | lasts;
   slot.record->start |= GOES_ON;
@@ -686,9 +691,14 @@ odd:
 }
 
 /* An exchange is over whose response has begun; the socket is at hand. */
-static __always_inline void settle_now(struct connection_slot slot, struct sock *sk, struct tcp_sock *tp, bool direct) {
+static __always_inline void settle_now(struct connection_slot slot, struct sock *sk, struct tcp_sock *tp, u64 now,
+                                       bool direct) {
 #ifdef EVENT_PAGES
   read_transport(slot, sk, tp, direct);
+#else
+  /* of a response that took long: what held it up was not known when it began */
+  if (slot.record->start & GOES_ON || (slot.record->used ^ (u32)(now >> TICK)) >> LONG_AGO)
+    read_transport(slot, sk, tp, direct);
 #endif
   settle(slot);
 }
@@ -706,7 +716,7 @@ static __always_inline void send_request(struct connection_slot slot, struct soc
   if (!tp)
     return;
   if (c->start)
-    settle_now(slot, sk, tp, direct);
+    settle_now(slot, sk, tp, now, direct);
   c->place = READ(direct, tp, rcv_nxt); /* the rest of an earlier response is before it */
   remember_begin(slot, tp, direct);
   begin(slot, true, now);
@@ -785,7 +795,7 @@ static __always_inline void receive_request(struct connection_slot slot, struct 
   if ((s32)(copied - c->place) <= 0) /* a peek, a read of no bytes, the rest of a request that has its answer */
     return;
   if (c->start)
-    settle_now(slot, sk, tp, direct);
+    settle_now(slot, sk, tp, now, direct);
   remember_begin(slot, tp, direct);
 #if PICKUP
   u64 arrived = slot.set->arrived[bounded(slot.way)];

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from .machine.bpf import xdp_runs
 from .machine.btf import Types
-from .machine.kernel import VMLINUX_BTF
+from .machine.kernel import VMLINUX_BTF, jiffy_us
 from .machine.look import Machine
 from .machine.namespaces import OWN, Survey, inside, number_of, survey
 from .machine.outside import entries, inode, link, mounts, read, refused, text
@@ -16,6 +16,6 @@ from .machine.paths import bpf_folder
 from .machine.privileges import lacked
 
 __all__ = [
-    "OWN", "VMLINUX_BTF", "Machine", "Survey", "Types", "bpf_folder", "entries", "inode", "inside", "lacked", "link",
-    "mounts", "number_of", "read", "refused", "survey", "text", "xdp_runs",
+    "OWN", "VMLINUX_BTF", "Machine", "Survey", "Types", "bpf_folder", "entries", "inode", "inside", "jiffy_us",
+    "lacked", "link", "mounts", "number_of", "read", "refused", "survey", "text", "xdp_runs",
 ]  # fmt: skip

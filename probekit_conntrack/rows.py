@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import numpy as np
 
 from probekit import Array
 from probekit.aggregate import chosen
+from probekit.host import jiffy_us
 
 from .values import UNKNOWN, Closer, End, Origin, Side
 
@@ -28,7 +28,7 @@ ROW = np.dtype(
 )
 """A connection: `struct connection` of the C source, flat; and whether a snapshot told of its end."""
 
-JIFFY_US = time.clock_getres(getattr(time, "CLOCK_MONOTONIC_COARSE", 6)) * 1e6
+JIFFY_US = jiffy_us()
 """Microseconds of a tick of the kernel, which is what this clock counts."""
 
 SERVICE = np.dtype([("netns", "u4"), ("side", "u1"), ("command", "S16"), ("address", "u1", 16), ("port", "u2")])

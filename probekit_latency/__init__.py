@@ -6,6 +6,7 @@ What needs NumPy is imported by the hooks that are called after the programs wer
 from __future__ import annotations
 
 from probekit import Aggregator, AttachPlan, Decoder, KernelFacts, LiveMap, Source, hook
+from probekit.host import Machine
 
 from .attach import plan
 from .config import LatencyConfig
@@ -32,8 +33,8 @@ def probekit_decode(source: Source, map: LiveMap) -> Decoder:  # noqa: A002
 
 
 @hook
-def probekit_aggregate(config: LatencyConfig, began: int) -> Aggregator:
+def probekit_aggregate(config: LatencyConfig, began: int, machine: Machine) -> Aggregator:
     """Connections, distributions and losses."""
     from .aggregate import LatencyAggregator
 
-    return LatencyAggregator(config, began)
+    return LatencyAggregator(config, began, machine)

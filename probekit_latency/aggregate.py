@@ -10,11 +10,13 @@ import numpy as np
 from probekit import Array, Columns, Deferred, Figures, Table
 from probekit.aggregate import Histogram, Lives, Moments, chosen, stacked
 from probekit.decode import text
+from probekit.host import Machine, jiffy_us
 
 from . import tables
 from .attach import slow_ns
 from .config import LatencyConfig
 from .distributions import HELP, Distributions
+from .findings import findings
 from .rows import ROW, SUMS, TRANSPORT, identity, merge, merge_evicted, rows_of
 from .values import UNSEEN, Figure, Side
 
@@ -25,9 +27,11 @@ class LatencyAggregator:
     Args:
         config: The probe's.
         began: When the run did, ns.
+        machine: Where the probe ran.
     """
 
-    def __init__(self, config: LatencyConfig, began: int = 0) -> None:
+    def __init__(self, config: LatencyConfig, began: int = 0, machine: Machine | None = None) -> None:
+        self._jiffy_us = (machine or Machine()).ask(jiffy_us)
         self._config = config
         self._began = began
         self._outlier = round(config.outlier * 1e9)
@@ -88,9 +92,10 @@ class LatencyAggregator:
         taken, first_bytes = self._taken, self._first_bytes
 
         def made(news: bool) -> tuple[Table, ...]:
-            rows = merge_evicted(kept)
-            rows = chosen(rows, rows["told"] == 0) if news else rows
-            return (tables.connections(rows, others, owners, taken, first_bytes),)
+            whole = merge_evicted(kept)
+            rows = chosen(whole, whole["told"] == 0) if news else whole
+            made = findings(whole, owners, first_bytes, self._jiffy_us)
+            return (tables.connections(rows, others, owners, taken, first_bytes), tables.findings(made))
 
         return Deferred(lambda: made(news=False)), Deferred(lambda: made(news=True))
 

@@ -129,6 +129,45 @@ def _make_possible(rows: Array, outlier: int, first_bytes: bool) -> None:
     rows["wait"][client] = np.minimum(rows["wait"], first - rows["unsplit_sum"])[client]
 
 
+VERDICTS = ("", "network", "peer", "wakeup", "transfer", "stall", "service", "reply", "pickup")
+
+
+def parts(rows: Array, first_bytes: bool) -> dict[str, Array]:
+    """What an average exchange of each row is made of, ns; not a number where it is not known.
+
+    Of a client's wire, the smallest round-trip time is the network's, and the rest the peer's. A transfer that pauses
+    as long as an acknowledgement is delayed is a stall.
+    """
+    events = np.where(rows["events"] > 0, rows["events"].astype(np.float64), np.nan)
+    client = rows["side"] == Side.CLIENT
+    split = np.maximum(rows["events"] - rows["unsplit"], 0).astype(np.float64)
+    split[split == 0] = np.nan
+    wait = rows["wait"] / split
+    first = first_sum(rows, first_bytes)
+    wire = np.where(np.isnan(split), first / events, (first - rows["unsplit_sum"] - rows["wait"]) / split)
+    network = np.minimum(rows["min_rtt_us"] * 1e3, wire)
+    lasts, stalls = rows["transferred"] / events, client & (rows["gaps"] * 2 > rows["events"])
+
+    def of(where: Array, values: Array) -> Array:
+        return np.where(where, values, np.nan)
+
+    return {
+        "network": of(client, network), "peer": of(client, wire - network), "wakeup": of(client, wait),
+        "transfer": of(client & ~stalls, lasts), "stall": of(stalls, lasts),
+        "service": of(~client, first / events), "reply": of(~client, lasts),
+        "pickup": of(~client & (rows["wait"] > 0), wait),
+    }  # fmt: skip
+
+
+def verdict(rows: Array, first_bytes: bool) -> Array:
+    """Of each row the part that takes most; nothing where there was no exchange."""
+    shares = np.stack(
+        [np.full(len(rows), -1.0), *(np.nan_to_num(part, nan=-1) for part in parts(rows, first_bytes).values())]
+    )
+    which: Array = np.array(VERDICTS)[shares.argmax(axis=0)]
+    return which
+
+
 SUMS = ("events", "sum", "wait", "unsplit", "unsplit_sum", "squares", "transferred", "gaps")
 TRANSPORT = ("sent", "received", "retransmits")
 
@@ -167,6 +206,7 @@ def merge_evicted(rows: Array) -> Array:
     """Parts of a connection that left the kernel's table and came again, as one row."""
     if not (rows["end"] == End.EVICTED).any():
         return rows
+    rows["gaps"][(rows["end"] == End.EVICTED) & (rows["side"] == Side.SERVER)] = 0  # the kernel's own count goes on
     who = np.ascontiguousarray(rows["who"]).view(f"V{ROW['who'].itemsize}")
     _, groups = np.unique(who, return_inverse=True)
     # The kernel uses a socket's address again: what follows an end that was no eviction is another connection.

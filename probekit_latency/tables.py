@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from probekit import Array, Column, Table
-from probekit.aggregate import chosen, ends_keys, stacked
+from probekit.aggregate import chosen, ends_keys, stacked, unique_keys
 from probekit.decode import endpoint_text, identity_text, named, words
 
-from .rows import first_sum
+from .findings import Finding
+from .rows import first_sum, verdict
 from .values import UNSEEN, End, Origin, Side
 
 _OTHERS = "(other connections)"
@@ -92,6 +93,8 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str], taken: in
                 help="how long the request that is under way has been waiting for its response",
             ),
             Column("srtt_us", np.where(listed, sums["srtt_us"], 0), help="the kernel's smoothed round-trip time"),
+            Column("min_rtt_us", np.where(listed, sums["min_rtt_us"], 0), help="the kernel's smallest, in steps of 4"),
+            Column("verdict", verdict(sums, first_bytes), label=True, help="where most of the time went"),
             Column("bytes_sent", sums["sent"], total=True, help="over the connection's life, without retransmits"),
             Column("bytes_received", sums["received"], total=True, help="over the connection's life"),
             Column("retransmits", sums["retransmits"], total=True, help="segments, over the connection's life"),
@@ -108,7 +111,30 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str], taken: in
                 help="its beginning was not seen by this run",
             ),
         ),
-        headline=("source", "destination", "side", "process", "pid", "events", "avg_latency_us", "max_latency_us"),
+        headline=(
+            "source",
+            "destination",
+            "side",
+            "process",
+            "pid",
+            "events",
+            "avg_latency_us",
+            "max_latency_us",
+            "verdict",
+        ),
+    )
+
+
+def findings(found: list[Finding]) -> Table:
+    """A row for each finding."""
+    names = ("finding", "service", "process", "text", "next")
+    return Table(
+        name="findings",
+        key=unique_keys([f"{f.finding}: {f.process} {f.service}".strip() for f in found]),
+        columns=tuple(
+            Column(name, np.array([getattr(each, name) for each in found], np.str_), label=True) for name in names
+        ),
+        headline=names,
     )
 
 

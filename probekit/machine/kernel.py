@@ -8,6 +8,7 @@ import hashlib
 import mmap
 import os
 import platform
+import time
 from pathlib import Path
 
 from attrs import frozen
@@ -160,3 +161,8 @@ def find_bpftool() -> str | None:
     folders = [*os.environ.get("PATH", "").split(os.pathsep), *_WITH_TOOLS]
     found = (Path(folder, "bpftool") for folder in folders if folder.startswith("/"))
     return next((str(path) for path in found if trust.may_run(path)), None)
+
+
+def jiffy_us() -> float:
+    """A tick of the kernel, in microseconds: what its coarse clocks count (CONFIG_HZ)."""
+    return time.clock_getres(getattr(time, "CLOCK_MONOTONIC_COARSE", 6)) * 1e6

@@ -47,7 +47,7 @@ _SET = np.dtype(
 _EVENT = np.dtype(
     [(name, "u8") for name in ("time", "latency", "transfer", "wait", "socket")]
     + [(name, "u1") for name in ("side", "origin")]
-    + [("addresses", _ADDRESSES), ("pid", "u4"), ("srtt_us", "u4")]
+    + [("addresses", _ADDRESSES), ("pid", "u4"), ("srtt_us", "u4"), ("bytes", "u4"), ("retransmits", "u4")]
 )
 _COUNTERS = np.dtype(
     [
@@ -55,6 +55,7 @@ _COUNTERS = np.dtype(
         for name in (
             "events", "events_lost", "connections", "closed", "closed_lost", "evicted", "cut", "older", "contended",
             "outliers", "sampled_out", "unanswered", "clock", "streams",
+            "held_back",
         )
     ]
 )  # fmt: skip
@@ -180,6 +181,8 @@ def test_an_open_connection_is_listed_with_its_figures() -> None:
         "avg_wakeup_us": 10.0,
         "avg_first_byte_us": 250.0,
         "avg_transfer_us": 0.0,
+        "min_rtt_us": 0,
+        "verdict": "peer",
         "waiting_us": pytest.approx(math.nan, nan_ok=True),
         "srtt_us": 55,
         "bytes_sent": 300,
@@ -516,11 +519,13 @@ def test_losses_and_the_summary_are_the_counters_of_all_cpus() -> None:
         events=[1, 1], events_lost=[1, 10], connections=[2, 20], closed=[3, 30], closed_lost=[4, 40], evicted=[5, 50],
         cut=[11, 110], older=[12, 120], contended=[6, 60], outliers=[7, 70],
         sampled_out=[8, 80], unanswered=[9, 90], clock=[10, 100], streams=[13, 130],
+        held_back=[14, 140],
     )  # fmt: skip
     aggregator.update(_columns("counters", counters))
     figures = aggregator.snapshot()
     assert figures.lost == {
         "events_ring_full": 11,
+        "slow_held_back": 154,
         "connections_ring_full": 44,
         "exchanges_evicted": 121,
         "table_contended": 66,
@@ -697,6 +702,8 @@ def test_the_events_mode_streams_each_exchange_once_in_order() -> None:
         "first_byte_us": 10.0,
         "wire_us": 8.5,
         "transfer_us": 0.0,
+        "bytes": 0,
+        "retransmits": 0,
         "srtt_us": 3,
     }
     assert (second["time_ns"], second["type"], second["process"]) == (200, "service", "n\ufffdx")

@@ -200,7 +200,7 @@ def measured(draw: DrawFn) -> dict[str, int]:
 def decoded(source: str, records: list[dict[str, int]]) -> Columns:
     names = (
         *WRITTEN, "side", "end", "origin", "socket", "pid", "srtt_us", "local_port", "remote_port", "since", "first",
-        "lasts", "waited", "gaps", "moment",
+        "lasts", "waited", "gaps", "moment", "min_rtt_us", "sent_before", "received_before", "retransmits_before",
     )  # fmt: skip
     values: dict[str, Any] = {
         name: np.array(
@@ -255,7 +255,7 @@ def test_streamed_events_have_possible_figures(exchanges: list[tuple[int, int, i
             {
                 "time": nothing, "latency": latency, "transfer": transfer, "wait": wait,
                 "side": side.astype(np.uint8), "local": addresses, "remote": addresses, "local_port": nothing,
-                "remote_port": nothing, "pid": nothing, "srtt_us": nothing,
+                "remote_port": nothing, "pid": nothing, "srtt_us": nothing, "bytes": nothing, "retransmits": nothing,
             },
             TAKEN,
         )
