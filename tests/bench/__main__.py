@@ -1,4 +1,4 @@
-"""Runs the benchmarks: python -m tests.bench [drain kernel_path load startup flush drops] [--json FILE]."""
+"""Runs the benchmarks: python -m tests.bench [drain kernel_path responses load startup flush drops] [--json FILE]."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-SECTIONS = ("startup", "drain", "kernel_path", "flush", "load", "drops", "plugins")
+SECTIONS = ("startup", "drain", "kernel_path", "responses", "flush", "load", "drops", "plugins")
 
 
 def main() -> None:
