@@ -15,7 +15,7 @@ from probekit.host import Machine, jiffy_us
 from . import tables
 from .attach import slow_ns
 from .config import LatencyConfig
-from .distributions import HELP, Distributions
+from .distributions import Distributions, described
 from .findings import findings
 from .rows import ROW, SUMS, TRANSPORT, identity, merge, merge_evicted, rows_of
 from .values import UNSEEN, Figure, Side
@@ -64,10 +64,7 @@ class LatencyAggregator:
             summary=self._summary(histograms, main),
             tables=whole,
             news=news,
-            distributions=tuple(
-                histograms[figure].distribution(figure.value, HELP[figure])
-                for figure in sorted(histograms, key=lambda figure: figure is not main)
-            ),
+            distributions=described(histograms, main),
             lost=self._lost(),
         )
 

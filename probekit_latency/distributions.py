@@ -6,8 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+from attrs import evolve
 
-from probekit import Array
+from probekit import Array, Distribution
 from probekit.aggregate import Histogram
 
 from .values import LONGEST, MOMENT, UNSEEN, Figure, Longer, Measure, Side
@@ -22,6 +23,26 @@ HELP = {
     Figure.REPLY: "server sockets, after a service: its response enters the send, until the last of it does",
     Figure.PICKUP: "server sockets, before a service: data at the socket, until it is handed to the program",
 }
+
+
+_REQUEST_PARTS = (Figure.FIRST_BYTE, Figure.WIRE, Figure.WAKEUP, Figure.TRANSFER)
+
+
+def described(histograms: Mapping[Figure, Histogram], main: Figure) -> tuple[Distribution, ...]:
+    """Distributions, the main one first. No part is more than the longest of its whole, which is known exactly."""
+    made = {figure: histogram.distribution(figure.value, HELP[figure]) for figure, histogram in histograms.items()}
+    longest = made[Figure.REQUEST].max
+    for part in _REQUEST_PARTS:
+        if longest is not None and made[part].max is not None and main is not Figure.FIRST_BYTE:
+            made[part] = _bounded(made[part], longest)
+    return tuple(made[figure] for figure in sorted(made, key=lambda figure: figure is not main))
+
+
+def _bounded(part: Distribution, longest: float) -> Distribution:
+    """A distribution of buckets' middles, of which none may be above a bound."""
+    figures = {name: min(getattr(part, name), longest) for name in ("min", "max", "mean")}
+    percentiles = {name: min(value, longest) for name, value in part.percentiles.items()}
+    return evolve(part, **figures, percentiles=percentiles)
 
 
 class Distributions:

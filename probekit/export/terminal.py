@@ -52,7 +52,7 @@ def _print(console: Console, snapshot: Snapshot, rows: int, wide: bool) -> None:
     if figures.distributions:
         console.print(_histogram(figures.distributions[0]))
     for table in figures.tables:
-        console.print(_table(table, rows, wide))
+        console.print(_table(table, rows, wide) if len(table.key) else _text(f"{table.name}: none"))
     lost = {cause: count for cause, count in figures.lost.items() if count}
     text = ", ".join(f"{cause} {_figure(count)}" for cause, count in lost.items()) or "nothing"
     console.print(Text.assemble("lost: ", _text(text, "bold red" if lost else "green")))

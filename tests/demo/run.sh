@@ -20,7 +20,8 @@ say_next() {
   [ -z "${SUDO_UID:-}" ] || as_root='sudo env "PATH=$PATH" '
   cat <<NEXT
 
-  request  how long the client waited for an answer: wire + wakeup
+  request  how long the client waited for the whole answer:
+           wire + wakeup + transfer; first_byte is wire + wakeup
   wire     the network, there and back, and everything the server did
   wakeup   this machine: from the answer's arrival until the client had it
   service  the server: from getting the request until it sent the answer

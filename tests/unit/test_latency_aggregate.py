@@ -875,3 +875,14 @@ def _longer(rows: dict[Longer, list[int]]) -> Array:
     for row, values in rows.items():
         made[row]["buckets"] = np.bincount(bucket_of(np.array(values)), minlength=BUCKETS)
     return made
+
+
+def test_no_part_is_longer_than_the_longest_request() -> None:
+    aggregator = _aggregator()
+    _feed(aggregator, "connections", _connection([1 << 20], wait=1 << 20))  # the middle of its bucket is above it
+    measures = (Measure.FIRST_BYTE, Measure.WIRE, Measure.WAKEUP)
+    aggregator.update(_columns("histograms", _histograms({measure: [1 << 20] for measure in measures})))
+    found = _by_name(aggregator.snapshot())
+    for name in ("first_byte", "wire", "wakeup"):
+        part = found[name]
+        assert part.min == part.mean == part.max == part.percentiles["p99"] == found["request"].max == 1048.576
