@@ -116,7 +116,6 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str], taken: in
             "destination",
             "side",
             "process",
-            "pid",
             "events",
             "avg_latency_us",
             "max_latency_us",

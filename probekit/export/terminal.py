@@ -15,6 +15,10 @@ from ..model import Column, Distribution, Snapshot, Table
 from .document import attached_text
 from .safe import visible
 
+_WIDE = 100  # columns, below which figures are as short as can be read
+_TIMES = "_us"  # how the name of a column ends that is in microseconds
+_LEFT_OUT = ("p75", "p95")
+_UNITS = (("µs", 1.0), ("ms", 1e3), ("s", 1e6))
 _PIPE_WIDTH = 10_000  # a pipe has no width: a row is a line
 
 
@@ -48,11 +52,11 @@ def _print(console: Console, snapshot: Snapshot, rows: int, wide: bool) -> None:
     figures = snapshot.figures
     console.print(_text(snapshot.probe, "bold"), _summary(snapshot))
     for unit in dict.fromkeys(d.unit for d in figures.distributions):
-        console.print(_percentiles(unit, [d for d in figures.distributions if d.unit == unit]))
+        console.print(_percentiles(unit, [d for d in figures.distributions if d.unit == unit], console.width))
     if figures.distributions:
         console.print(_histogram(figures.distributions[0]))
     for table in figures.tables:
-        console.print(_table(table, rows, wide) if len(table.key) else _text(f"{table.name}: none"))
+        console.print(_table(table, rows, wide, console.width) if len(table.key) else _text(f"{table.name}: none"))
     lost = {cause: count for cause, count in figures.lost.items() if count}
     text = ", ".join(f"{cause} {_figure(count)}" for cause, count in lost.items()) or "nothing"
     console.print(Text.assemble("lost: ", _text(text, "bold red" if lost else "green")))
@@ -70,17 +74,30 @@ def _summary(snapshot: Snapshot) -> Text:
     return _text(" · ".join(parts))
 
 
-def _percentiles(unit: str, distributions: list[Distribution]) -> RichTable:
+def _percentiles(unit: str, distributions: list[Distribution], width: int) -> RichTable:
     table = RichTable(box=None, pad_edge=False, title_justify="left", header_style="bold")
-    table.add_column(_text("µs" if unit == "us" else unit))
+    table.add_column(_text("µs" if unit == "us" and width >= _WIDE else "" if unit == "us" else unit), no_wrap=True)
     shown = [d for d in distributions if d.events]
     names = list(dict.fromkeys(name for d in shown for name in d.percentiles))
-    for name in ("events", "min", "avg", "max", "std dev", *names):
-        table.add_column(_text(name), justify="right")
+    if width < _WIDE:
+        names = [name for name in names if name not in _LEFT_OUT]
+    for name in ("events", "min", "avg", "max", *(["std dev"] if width >= _WIDE else []), *names):
+        table.add_column(_text(name), justify="right", no_wrap=True)
     for d in shown:
-        figures = (d.min, d.mean, d.max, d.std, *(d.percentiles.get(name) for name in names))
-        table.add_row(_text(d.name), f"{d.events:,}", *(_number(figure) for figure in figures))
+        deviation = [d.std] if width >= _WIDE else []
+        figures = (d.min, d.mean, d.max, *deviation, *(d.percentiles.get(name) for name in names))
+        fitting = _time if unit == "us" and width < _WIDE else _number
+        table.add_row(_text(d.name), f"{d.events:,}", *(fitting(figure) for figure in figures))
     return table
+
+
+def _time(microseconds: float | None) -> str:
+    """Three digits or so, and the unit that goes with them."""
+    if microseconds is None or microseconds != microseconds:
+        return "-"
+    unit, per = next((unit for unit in _UNITS if microseconds < 999.5 * unit[1]), _UNITS[-1])
+    value = microseconds / per
+    return f"{value:.{0 if value >= 99.95 else 1}f}{unit}"
 
 
 def _histogram(distribution: Distribution) -> RichTable:
@@ -95,7 +112,7 @@ def _histogram(distribution: Distribution) -> RichTable:
     return table
 
 
-def _table(table: Table, rows: int, wide: bool) -> RichTable:
+def _table(table: Table, rows: int, wide: bool, width: int) -> RichTable:
     names = [column.name for column in table.columns] if wide or not table.headline else list(table.headline)
     columns = {column.name: column for column in table.columns}
     total = len(table.key)
@@ -104,15 +121,24 @@ def _table(table: Table, rows: int, wide: bool) -> RichTable:
         box=None, pad_edge=False, title=_text(f"{table.name}{more}"), title_justify="left", header_style="bold"
     )
     for name in names:
-        shown.add_column(_text(name), justify="left" if columns[name].label else "right", overflow="fold")
-    for row in zip(*(_cells(columns[name], rows) for name in names), strict=True):
+        justify: Literal["left", "right"] = "left" if columns[name].label else "right"
+        shown.add_column(_text(_heading(name, width)), justify=justify, overflow="fold")
+    for row in zip(*(_cells(columns[name], rows, width) for name in names), strict=True):
         shown.add_row(*map(Text, row))
     return shown
 
 
-def _cells(column: Column, rows: int | None = None) -> list[str]:
+def _heading(name: str, width: int) -> str:
+    """A column's name in words, which can be broken between them."""
+    bare = name.removesuffix(_TIMES)
+    return (bare if bare == name or width < _WIDE else f"{bare}_µs").replace("_", " ")
+
+
+def _cells(column: Column, rows: int | None = None, width: int = _WIDE) -> list[str]:
     """The first values of a column."""
     values = column.values[:rows].tolist()
+    if column.name.endswith(_TIMES) and not column.label and width < _WIDE:
+        return [_time(value) for value in values]
     return [visible(str(value)) if column.label else _figure(value) for value in values]
 
 
