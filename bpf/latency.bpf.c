@@ -96,9 +96,9 @@ struct connection_set {
   u64 arrival[WAYS]; /* see `arrive` */
   struct connection connection[WAYS];
   struct connection_transport transport[WAYS];
+  u32 tag[WAYS];         /* of the sockets' addresses, with CLIENT at those of clients; 0: the slot is free */
   u64 lasted[WAYS];      /* ns since the first part of a response; above, GAPS and the smallest RTT */
   u64 transferred[WAYS]; /* ns, sum: the same of all exchanges that are over */
-  u32 tag[WAYS];         /* of the sockets' addresses, with CLIENT at those of clients; 0: the slot is free */
   u64 away[AWAY];        /* see `put_away` */
 #if PICKUP
   u64 arrived[WAYS]; /* ns; when the data in `arrival` reached the socket */
@@ -349,29 +349,34 @@ static __always_inline void prolong(struct connection_slot slot, u64 now) {
 }
 
 /* An exchange is over whose response has begun. */
-static __always_inline void settle(struct connection_slot slot) {
+static __always_inline void settle(struct connection_slot slot, bool client) {
   struct connection *c = slot.record;
-  u64 latency = c->start & TIME, transfer = 0, *lasted = &slot.set->lasted[bounded(slot.way)];
-  bool client = c->side == SIDE_CLIENT;
+  u64 latency = c->start & TIME, transfer = 0, *lasted;
 
-  if (c->start & GOES_ON) {
-    transfer = *lasted & TIME;
-    *lasted &= ~TIME;
-    if (transfer > OUTLIER_NS - (client ? latency : 0)) {
-      COUNT(streams);
-      transfer = 0;
-    }
-    slot.set->transferred[bounded(slot.way)] += transfer;
-    distribute_longer(client ? LONGER_TRANSFER : LONGER_REPLY, transfer);
-    if (client) {
-      distribute_longer(LONGER_FIRST_BYTE, latency);
-      distribute_longer(LONGER_REQUEST, latency + transfer);
-    }
-  }
-  if (client)
-    keep(c, FIRST_BYTES ? latency : latency + transfer);
+  if (c->start & GOES_ON)
+    goto goes_on;
+settled:
   emit(slot, latency, transfer);
   c->start = 0;
+  if (client)
+    keep(c, FIRST_BYTES ? latency : latency + transfer);
+  return;
+
+goes_on:
+  lasted = &slot.set->lasted[bounded(slot.way)];
+  transfer = *lasted & TIME;
+  *lasted &= ~TIME;
+  if (transfer > OUTLIER_NS - (client ? latency : 0)) {
+    COUNT(streams);
+    transfer = 0;
+  }
+  slot.set->transferred[bounded(slot.way)] += transfer;
+  distribute_longer(client ? LONGER_TRANSFER : LONGER_REPLY, transfer);
+  if (client) {
+    distribute_longer(LONGER_FIRST_BYTE, latency);
+    distribute_longer(LONGER_REQUEST, latency + transfer);
+  }
+  goto settled;
 }
 
 static __always_inline void keep_totals(struct connection *c) {
@@ -397,7 +402,7 @@ static __always_inline void hand_over(struct connection_slot slot, u8 end) {
   struct ended_connection *copy;
 
   if (c->start & HANDED)
-    settle(slot);
+    settle(slot, c->side == SIDE_CLIENT);
   COUNT(closed);
   if (end == END_EVICTED)
     COUNT(evicted);
@@ -691,16 +696,24 @@ odd:
 }
 
 /* An exchange is over whose response has begun; the socket is at hand. */
-static __always_inline void settle_now(struct connection_slot slot, struct sock *sk, struct tcp_sock *tp, u64 now,
-                                       bool direct) {
+static __always_inline void settle_now(struct connection_slot slot, struct sock *sk, struct tcp_sock *tp, bool client,
+                                       u64 now, bool direct) {
+  struct connection *c = slot.record;
+
 #ifdef EVENT_PAGES
   read_transport(slot, sk, tp, direct);
 #else
   /* of a response that took long: what held it up was not known when it began */
-  if (slot.record->start & GOES_ON || (slot.record->used ^ (u32)(now >> TICK)) >> LONG_AGO)
-    read_transport(slot, sk, tp, direct);
+  if (c->start & GOES_ON || (c->used ^ (u32)(now >> TICK)) >> LONG_AGO)
+    goto long_ago;
 #endif
-  settle(slot);
+settled:
+  settle(slot, client);
+  return;
+
+long_ago:
+  read_transport(slot, sk, tp, direct);
+  goto settled;
 }
 
 /* A client's program sends. */
@@ -716,7 +729,7 @@ static __always_inline void send_request(struct connection_slot slot, struct soc
   if (!tp)
     return;
   if (c->start)
-    settle_now(slot, sk, tp, now, direct);
+    settle_now(slot, sk, tp, true, now, direct);
   c->place = READ(direct, tp, rcv_nxt); /* the rest of an earlier response is before it */
   remember_begin(slot, tp, direct);
   begin(slot, true, now);
@@ -730,15 +743,17 @@ static __always_inline void send_response(struct connection_slot slot, struct so
   if (!start) /* something nobody asked for */
     return;
   now = bpf_ktime_get_ns();
-  if (start & HANDED) {
-    prolong(slot, now);
-    return;
-  }
+  if (start & HANDED)
+    goto more;
   c->start = 0;
   if (start > OLDER)
     finish_service(slot, sk, start, now, direct);
   else
     end_unmeasured(slot.record, start, now);
+  return;
+
+more: /* of a response */
+  prolong(slot, now);
 }
 
 /* Under the socket's lock, in the sender's context, before anything was queued. */
@@ -795,7 +810,7 @@ static __always_inline void receive_request(struct connection_slot slot, struct 
   if ((s32)(copied - c->place) <= 0) /* a peek, a read of no bytes, the rest of a request that has its answer */
     return;
   if (c->start)
-    settle_now(slot, sk, tp, now, direct);
+    settle_now(slot, sk, tp, false, now, direct);
   remember_begin(slot, tp, direct);
 #if PICKUP
   u64 arrived = slot.set->arrived[bounded(slot.way)];
@@ -835,15 +850,17 @@ static __always_inline void receive_response(struct connection_slot slot, struct
   if ((s32)(copied - c->place) <= 0) /* a peek, a read of no bytes, the rest of a response */
     return;
   c->place = copied;
-  if (start & HANDED) {
-    prolong(slot, now);
-    return;
-  }
+  if (start & HANDED)
+    goto more;
   c->start = 0;
   if (start > OLDER)
     finish_request(slot, sk, start, now, direct);
   else
     end_unmeasured(slot.record, start, now);
+  return;
+
+more: /* of a response */
+  prolong(slot, now);
 }
 
 /* Under the socket's lock, in the reader's context, after each segment that was copied. */

@@ -12,65 +12,74 @@ import socket
 import statistics
 import subprocess
 import threading
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from . import kernel_path, peers, programs
 
 EXCHANGES = {1: 20_000, 10: 3000, 700: 60}
-ROUNDS = 5
+ROUNDS = 10
+_BEFORE = os.environ.get("PROBEKIT_BEFORE", "")
 PART = 1000
 
 
 def run() -> dict[str, Any]:
-    """Nanoseconds of an exchange, both ends together, net of the empty program; medians of rounds, and ratios."""
+    """Nanoseconds of an exchange, both ends together, net of the empty program; medians of rounds, and ratios.
+
+    Each is attached alone, in turns: who comes first at an event pays for the cache lines that both need.
+    """
+    commands = {"now": peers.PROBEKIT, **({"before": _BEFORE} if _BEFORE else {})}
     with ExitStack() as stack:
         stack.enter_context(peers.counted())
         empty = kernel_path.programs_of(stack, ["bpftrace", "-e", kernel_path.EMPTY])
-        each = {"now": programs.held(stack.enter_context(peers.probe()).pid)}
-        before = os.environ.get("PROBEKIT_BEFORE")
-        if before:
-            each["before"] = programs.held(_started(stack, before))
-        return {f"{parts} parts": _compared(parts, times, each, empty) for parts, times in EXCHANGES.items()}
+        rounds = [_round(commands if number % 2 else _reversed(commands), empty) for number in range(ROUNDS)]
+    return {f"{parts} parts": _figures([taken[parts] for taken in rounds]) for parts in EXCHANGES}
 
 
-def _started(stack: ExitStack, command: str) -> int:
-    running = subprocess.Popen(
-        [command, "run", "latency", "--export", "json:/dev/null"], stderr=subprocess.PIPE, text=True
-    )
-    stack.callback(running.wait, 30)
-    stack.callback(running.send_signal, signal.SIGINT)
-    assert running.stderr is not None
-    assert running.stderr.readline().startswith("measuring")
-    return running.pid
+def _reversed(commands: dict[str, str]) -> dict[str, str]:
+    return dict(reversed(commands.items()))
 
 
-def _compared(parts: int, times: int, each: dict[str, set[int]], empty: set[int]) -> dict[str, Any]:
-    ids = empty.union(*each.values())
-    rounds: list[dict[str, float]] = []
-    for _ in range(ROUNDS):
-        start = programs.counts(ids)
-        _exchange(parts, times)
-        stop = programs.counts(ids)
-        floor = max(_cost(start, stop, {number}) for number in empty)
-        rounds.append(
-            {
-                name: (total.nanoseconds - total.runs * floor) / times
-                for name, total in _totals(start, stop, each).items()
-            }
-        )
+def _round(commands: dict[str, str], empty: set[int]) -> dict[int, dict[str, float]]:
+    """Of each number of parts, what an exchange costs each of them, ns."""
+    taken: dict[int, dict[str, float]] = {parts: {} for parts in EXCHANGES}
+    for name, command in commands.items():
+        with _started(command) as pid:
+            ours = programs.held(pid)
+            for parts, times in EXCHANGES.items():
+                _exchange(parts, max(times // 20, 5))
+                start = programs.counts(ours | empty)
+                _exchange(parts, times)
+                stop = programs.counts(ours | empty)
+                floor = max(_cost(start, stop, {number}) for number in empty)
+                total = programs.between(start, stop, ours)
+                taken[parts][name] = (total.nanoseconds - total.runs * floor) / times
+    return taken
+
+
+def _figures(rounds: list[dict[str, float]]) -> dict[str, Any]:
     found: dict[str, Any] = {
-        f"{name}_ns": round(statistics.median(taken[name] for taken in rounds)) for name in rounds[0]
+        f"{name}_ns": round(statistics.median(taken[name] for taken in rounds)) for name in sorted(rounds[0])
     }
-    if "before" in each:
+    if "before" in rounds[0]:
         found["now_of_before"] = peers.spread([taken["now"] / taken["before"] for taken in rounds])
     return found
 
 
-def _totals(
-    start: dict[int, programs.Program], stop: dict[int, programs.Program], each: dict[str, set[int]]
-) -> dict[str, programs.Program]:
-    return {name: programs.between(start, stop, ids) for name, ids in each.items()}
+@contextmanager
+def _started(command: str) -> Iterator[int]:
+    """`probekit run latency` while it measures: its PID."""
+    running = subprocess.Popen(
+        [command, "run", "latency", "--export", "json:/dev/null"], stderr=subprocess.PIPE, text=True
+    )
+    try:
+        assert running.stderr is not None
+        assert running.stderr.readline().startswith("measuring")
+        yield running.pid
+    finally:
+        running.send_signal(signal.SIGINT)
+        running.wait(30)
 
 
 def _cost(start: dict[int, programs.Program], stop: dict[int, programs.Program], ids: set[int]) -> float:
