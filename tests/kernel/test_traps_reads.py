@@ -30,6 +30,7 @@ def test_msg_peek(pair: Callable[..., Pair]) -> None:
         ends.client.recv(9, socket.MSG_PEEK)
     ends.client.recv(9)
     assert ends.events() == (1, 1)
+    assert ends.row("client")["avg_transfer_us"] == 0
 
 
 def test_a_peek_is_not_yet_handing_over(pair: Callable[..., Pair]) -> None:
