@@ -18,8 +18,8 @@
  *
  * Defined by the plan (probekit_latency/attach.py): SETS, WAYS, LOCKS, PICKUP, SAMPLE, OUTLIER_NS, OWNERS, AWAY,
  * FIRST_BYTES, REST_BITS, HIGH_BITS, CLOSED_PAGES, CLOSED_WAKE; COUNTED where the kernel makes the histograms; with
- * mode = "events" or slow exchanges EVENT_PAGES, EVENT_WAKE, SLOW_NS and SLOW_RATE; the enums of values.py: SIDE_*,
- * ORIGIN_*, END_*, MEASURE_*, LONGER_*.
+ * mode = "events" or slow exchanges EVENT_PAGES, EVENT_WAKE, SLOW_NS, SLOW_SHARE and SLOW_RATE; the enums of values.py:
+ * SIDE_*, ORIGIN_*, END_*, MEASURE_*, LONGER_*.
  */
 #include "histogram.h"
 #include "moments.h"
@@ -250,6 +250,38 @@ static __always_inline void remember_begin(struct connection_slot slot, struct t
   slot.set->retransmits_before[way] = READ(direct, tp, total_retrans);
 }
 
+#if SLOW_SHARE
+/* What the slowest take, for each side, in 2^-SLOW_BITS ns. */
+#define SLOW_BITS 20
+BPF_PERCPU_ARRAY(slow_bounds, u64, SIDES);
+
+/* The bound goes up with each exchange that is above it, and down with each that is not, so that it comes to rest where
+ * the share of SLOW_SHARE * 2^-24 is above it. */
+static __always_inline bool is_among_slowest(u32 side, u64 took) {
+  u64 *bound = slow_bounds.lookup(&side), step;
+
+  if (!bound)
+    return false;
+  if (!*bound)
+    *bound = took << SLOW_BITS;
+  step = *bound >> 5;
+  if (took << SLOW_BITS > *bound) {
+    *bound += step;
+    return true;
+  }
+  *bound -= (step >> 12) * SLOW_SHARE >> 12;
+  return false;
+}
+#else
+static __always_inline bool is_among_slowest(u32 side, u64 took) {
+  return !SLOW_NS;
+}
+#endif
+
+static __always_inline bool is_wanted(u32 side, u64 took) {
+  return (SLOW_NS && took >= SLOW_NS) || is_among_slowest(side, took);
+}
+
 /* An exchange is over; those that are not slow enough are nobody's business. */
 static __always_inline void emit(struct connection_slot slot, u64 latency, u64 transfer) {
   struct connection *c = slot.record;
@@ -258,10 +290,10 @@ static __always_inline void emit(struct connection_slot slot, u64 latency, u64 t
   struct event *e;
   u64 now;
 
-  if (latency + transfer < SLOW_NS)
+  if (!is_wanted(c->side, latency + transfer))
     return;
   now = bpf_ktime_get_ns();
-  if (SLOW_NS && !within_rate(now, SLOW_RATE)) {
+  if (SLOW_RATE && !within_rate(now, SLOW_RATE)) {
     COUNT(held_back);
     return;
   }

@@ -13,7 +13,7 @@ from probekit.decode import text
 from probekit.host import Machine, jiffy_us
 
 from . import tables
-from .attach import slow_ns
+from .attach import slow_ns, streams
 from .config import LatencyConfig
 from .distributions import Distributions, described
 from .findings import findings
@@ -36,7 +36,10 @@ class LatencyAggregator:
         self._began = began
         self._outlier = round(config.outlier * 1e9)
         self._first_bytes = config.main == "first_byte"
-        self._streams = config.mode == "events" or config.slow > 0
+        self._streams = streams(config)
+        self._only_slowest = (
+            self._streams and config.mode == "aggregate" and not config.slow
+        )  # what that is, is not known
         self._lives = Lives(ROW, config.max_closed, identity, merge_evicted, self._fold)
         self._others = np.zeros(0, ROW)
         self._primary: Figure | None = None
@@ -70,7 +73,7 @@ class LatencyAggregator:
 
     def end(self) -> None:
         """The run is over: what is under way goes no further."""
-        if not self._streams:
+        if not self._streams or self._only_slowest:
             return
         self._lives.settle()
         values = self._distributions.pending_events(self._lives.open, self._taken)
@@ -142,7 +145,7 @@ class LatencyAggregator:
         count = self._counters.get
         whole = self._lives.open["first"] != UNSEEN
         took = self._lives.open["first"][whole] + self._lives.open["lasts"][whole]
-        ended = int((took >= slow_ns(self._config)).sum())  # by the time of the snapshot
+        ended = 0 if self._only_slowest else int((took >= slow_ns(self._config)).sum())  # by the time of the snapshot
         produced = {"produced": count("events", 0) + ended} if self._streams else {}
         waiting = self._lives.open["since"]
         mine = (self._lives.open["side"] == Side.CLIENT) & (waiting > 0)

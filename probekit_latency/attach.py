@@ -54,13 +54,14 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         PerCpuArray("undelivered"),
         Hash("owners"),
     ]
-    events, slow = config.mode == "events", slow_ns(config)
-    if events or slow:
+    events = config.mode == "events"
+    if streams(config):
         buffer = config.buffer if events else min(config.buffer, _SLOW)
         defines["EVENT_PAGES"] = kernel.pages(buffer)
         defines["EVENT_WAKE"] = min(_EVENT_WAKE, buffer // 512) if events else 1  # a few times a buffer
-        defines["SLOW_NS"] = slow
-        defines["SLOW_RATE"] = config.slow_rate
+        defines["SLOW_NS"] = slow_ns(config)
+        defines["SLOW_SHARE"] = 0 if events else round(config.slow_share * 2**24)
+        defines["SLOW_RATE"] = 0 if events else config.slow_rate
         sources.insert(0, Ring("events"))
     if not events:  # what is taken off the others is read before them
         sources += [ArrayMap("longer"), PerCpuArray("histograms")]
@@ -73,6 +74,11 @@ def plan(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
         defines=defines,
         enums=(Side, Origin, End, Measure, Longer),
     )
+
+
+def streams(config: LatencyConfig) -> bool:
+    """Whether there is a stream of exchanges, all or the slow ones."""
+    return config.mode == "events" or config.slow > 0 or config.slow_share > 0
 
 
 def slow_ns(config: LatencyConfig) -> int:

@@ -31,6 +31,10 @@ class LatencyConfig:
         Seconds(0.0), help="stream those requests and services that take so long, or longer; 0 streams none",
         allowed='from 0 to "60s"', check=lambda v: 0 <= v <= 60,
     )  # fmt: skip
+    slow_share: float = option(
+        0.0, help="stream the slowest exchanges, so large a share of all: what they take is found as the run goes on",
+        allowed="from 0 to 0.5", check=lambda v: 0 <= v <= 0.5,
+    )  # fmt: skip
     slow_rate: int = option(
         1000, help="slow ones that are streamed in a second; those beyond are counted as lost",
         allowed="from 1 to 1000000", check=lambda v: 1 <= v <= 1_000_000,

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import random
 import socket
+import statistics
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -205,3 +207,24 @@ def test_slow_requests_are_streamed_each_one_and_no_others(probe: Callable[..., 
     assert result["lost"]["slow_held_back"] == 0
     (row,) = [r for r in result["connections"].values() if r["destination"].endswith(f":{address[1]}")]
     assert row["events"] == times
+
+
+def test_a_share_of_the_slowest_is_streamed(probe: Callable[..., Probe], tmp_path: Any) -> None:
+    """Exchanges take 0.1 to 2 ms, at random: the slowest twentieth takes more than 1.9 ms."""
+    stream = tmp_path / "slow.jsonl"
+    running = probe("latency", "--set", "probe.latency.slow_share=0.05", "--export", f"jsonl:{stream}")
+    generator = random.Random(1)
+
+    def answer(server: socket.socket) -> None:
+        time.sleep(generator.uniform(0.0001, 0.002))
+        server.sendall(b"!")
+
+    times = 3000
+    with served(answer) as address, socket.create_connection(address) as client:
+        for _ in range(times):
+            ask(client, 1)
+        running.result()
+    events = [line for line in map(json.loads, stream.read_text().splitlines()) if line["record"] == "event"]
+    mine = [e for e in events if e["destination"].endswith(f":{address[1]}")]
+    assert 0.03 * times < len(mine) < 0.09 * times
+    assert statistics.median(e["latency_us"] for e in mine) > 1700
