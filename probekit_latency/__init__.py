@@ -5,7 +5,7 @@ What needs NumPy is imported by the hooks that are called after the programs wer
 
 from __future__ import annotations
 
-from probekit import Aggregator, AttachPlan, Decoder, KernelFacts, LiveMap, Source, hook
+from probekit import Aggregator, AttachPlan, Decoder, KernelFacts, Source, hook
 from probekit.host import Machine
 
 from .attach import plan
@@ -25,11 +25,11 @@ def probekit_attach(config: LatencyConfig, kernel: KernelFacts) -> AttachPlan:
 
 
 @hook
-def probekit_decode(source: Source, map: LiveMap) -> Decoder:  # noqa: A002
+def probekit_decode(config: LatencyConfig, source: Source) -> Decoder:
     """A decoder for each map."""
-    from .decode import DECODERS
+    from .decode import decoders
 
-    return DECODERS[source.name]
+    return decoders(config)[source.name]
 
 
 @hook

@@ -9,7 +9,7 @@ import numpy as np
 from probekit import Array
 from probekit.aggregate import chosen
 
-from .values import UNCOUNTED, UNSEEN, End, Side
+from .values import UNCOUNTED, End, Side
 
 # A connection as it is kept here: the kernel's record, its 128-bit sum of squares as a float; and whether a snapshot
 # told of its end. Of the exchange under way: `since` when it is waited for, 0 where it is not; `first`, how long until
@@ -65,31 +65,14 @@ def rows_of(values: Any, outlier: int, first_bytes: bool) -> Array:
     for name in ROW["who"].names or ():
         rows["who"][name] = values[name]
     for name in (ROW.names or ())[1:]:
-        if name not in ("squares", "told"):
+        if name != "told":
             rows[name] = values[name]
-    rows["squares"] = values["square_high"] * 2.0**64 + values["square_low"]
-    _add_pending(rows, outlier, first_bytes)
     there = (rows["events"] > 0) | (rows["since"] > 0)
     rows = rows if there.all() else chosen(rows, there)
     uncounted = rows["unsplit"] == UNCOUNTED
     _make_possible(rows, outlier, first_bytes)
     _leave_out_parts(rows, uncounted, first_bytes)
     return rows
-
-
-def _add_pending(rows: Array, outlier: int, first_bytes: bool) -> None:
-    """Adds the exchanges whose responses have begun, as if they were over now: what the kernel does when they are."""
-    client, pending = rows["side"] == Side.CLIENT, rows["first"] != UNSEEN
-    before = np.where(client & pending, rows["first"], np.uint64(0))
-    rows["lasts"][rows["lasts"] > np.uint64(outlier) - np.minimum(before, np.uint64(outlier))] = 0  # a stream
-    rows["transferred"] += rows["lasts"]
-    mine = client & pending
-    took = (before + (np.uint64(0) if first_bytes else rows["lasts"]))[mine]
-    rows["events"][mine] += np.uint64(1)
-    rows["sum"][mine] += took
-    rows["squares"][mine] += took.astype(np.float64) ** 2
-    rows["min"][mine] = np.minimum(rows["min"][mine], took)
-    rows["max"][mine] = np.maximum(rows["max"][mine], took)
 
 
 def _leave_out_parts(rows: Array, uncounted: Array, first_bytes: bool) -> None:

@@ -46,7 +46,7 @@ def run_chain(tmp_path: Path, port: int, csv_path: str) -> subprocess.CompletedP
 def table_total(text: str, port: int) -> int:
     """Client events to the port, as the printed table has them."""
     rows = [line.split() for line in text.splitlines() if f":{port}" in line and " client " in line]
-    return sum(int(row[5].replace(",", "")) for row in rows)
+    return sum(int(row[4].replace(",", "")) for row in rows)
 
 
 def is_ours(row: dict[str, Any], port: int) -> bool:

@@ -38,6 +38,7 @@ def test_exchanges_are_told_at_once_with_the_names_of_their_processes(
         with socket.create_connection(("127.0.0.1", port)) as client:
             client.sendall(b"x")
             client.recv(1)
+            client.sendall(b"x")  # which ends the exchange before
             events = _within(SOON, lambda: [e for e in _events(path, port) if e["type"] == "request"])
     assert len(events) == 1
     assert events[0]["process"] == Path("/proc/self/comm").read_text().strip()

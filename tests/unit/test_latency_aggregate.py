@@ -20,7 +20,7 @@ from probekit.aggregate.histogram import BUCKETS, bucket_of
 from probekit.model import Array
 from probekit_latency.aggregate import LatencyAggregator
 from probekit_latency.config import LatencyConfig
-from probekit_latency.decode import DECODERS
+from probekit_latency.decode import decoders
 from probekit_latency.values import End, Figure, Longer, Measure, Origin, Side
 
 _ADDRESSES = np.dtype([("local", "u1", 16), ("remote", "u1", 16), ("local_port", "u2"), ("remote_port", "u2")])
@@ -127,13 +127,14 @@ def _sets(records: Array) -> Array:
     return sets
 
 
-def _columns(source: str, data: Array) -> Columns:
-    return DECODERS[source](Batch(source, data))
+def _columns(source: str, data: Array, taken: int = 0, **options: Any) -> Columns:
+    decode = decoders(LatencyConfig(**options))[source]
+    return attrs.evolve(decode(Batch(source, data)), taken=taken)
 
 
-def _feed(aggregator: LatencyAggregator, source: str, *parts: Array) -> None:
+def _feed(aggregator: LatencyAggregator, source: str, *parts: Array, **options: Any) -> None:
     data = np.concatenate([np.zeros(0, _EVENT if source == "events" else _RECORD), *parts])
-    aggregator.update(_columns(source, _sets(data) if source == "connections" else data))
+    aggregator.update(_columns(source, _sets(data) if source == "connections" else data, **options))
 
 
 def _table(table: Table) -> list[dict[str, Any]]:
@@ -817,14 +818,15 @@ def test_requests_that_are_over_are_those_of_one_part_and_those_of_several() -> 
 def test_a_response_that_goes_on_for_too_long_is_a_stream_and_counts_with_its_first_byte() -> None:
     aggregator = _aggregator(outlier=Seconds(1.0))
     record = _under_way(_HANDED | _GOES_ON | 30_000, 10**9, latencies=[])
-    _feed(aggregator, "connections", record)
+    _feed(aggregator, "connections", record, outlier=Seconds(1.0))
     (row,) = _listed(aggregator)
     assert (row["events"], row["max_latency_us"], row["avg_transfer_us"]) == (1, 30.0, 0.0)
 
 
 def test_with_the_first_byte_as_the_main_figure_rows_are_of_first_bytes_and_know_the_transfer() -> None:
     aggregator = _aggregator(main="first_byte")
-    _feed(aggregator, "connections", _under_way(_HANDED | _GOES_ON | 30_000, 20_000, latencies=[], wait=1_000))
+    record = _under_way(_HANDED | _GOES_ON | 30_000, 20_000, latencies=[], wait=1_000)
+    _feed(aggregator, "connections", record, main="first_byte")
     aggregator.update(_columns("histograms", _histograms({Measure.FIRST_BYTE: [30_000]})))
     figures = aggregator.snapshot()
     (row,) = _table(figures.tables[0])
@@ -839,8 +841,7 @@ def test_a_request_without_a_response_is_in_flight_since_it_began() -> None:
         _under_way(5_000, latencies=[], socket=1), _under_way(2_000, latencies=[7_000], socket=2),
         _under_way(3_000, latencies=[], socket=3, side=Side.SERVER), _under_way(2, latencies=[], socket=4),
     ]  # fmt: skip
-    batch = Batch("connections", _sets(np.concatenate(records)), taken=9_000)
-    aggregator.update(attrs.evolve(DECODERS["connections"](batch), taken=batch.taken))
+    aggregator.update(_columns("connections", _sets(np.concatenate(records)), taken=9_000))
     figures = aggregator.snapshot()
     rows = _table(figures.tables[0])
     assert [(row["events"], row["side"], row["waiting_us"]) for row in rows] == [
@@ -856,8 +857,7 @@ def test_what_goes_on_when_the_run_ends_is_streamed_then() -> None:
     began = 5 << 48 | 0x1234_5678_9ABC  # the kernel keeps the lower 48 bits
     record = _under_way(_HANDED | _GOES_ON | 30_000 | (began & 0xFFFF) << 36, 20_000, latencies=[])
     record["connection"]["used"] = began >> 16 & 0xFFFF_FFFF
-    batch = Batch("connections", _sets(record), taken=began + 10**9)
-    columns = attrs.evolve(DECODERS["connections"](batch), taken=batch.taken)
+    columns = _columns("connections", _sets(record), taken=began + 10**9)
     aggregator.update(columns)
     assert aggregator.snapshot().summary["event_type_breakdown"]["request"] == 1
     aggregator.end()

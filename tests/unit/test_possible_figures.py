@@ -208,6 +208,7 @@ def decoded(source: str, records: list[dict[str, int]]) -> Columns:
         )
         for name in names
     }
+    values["squares"] = values.pop("square_high") * 2.0**64 + values.pop("square_low")
     values["local"] = values["remote"] = np.zeros((len(records), 16), np.uint8)
     return Columns(source, values, TAKEN)
 
