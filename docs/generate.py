@@ -90,9 +90,10 @@ API_HEAD = """\
 ## The public interface
 
 These are public: the names that `probekit` exports; for the modules among them, the names that those export; and what
-the comments in the C headers of `bpf/include` describe, but those named after a probe. Incompatible changes to them come only with a new major
-version, before 1.0 with a new minor version, and the [changelog](../CHANGELOG.md) says so. Any version may add
-arguments to a hook, because an implementation names those that it takes. Everything else may change at any time.
+the comments in the C headers of `bpf/include` describe, but those named after a probe. Incompatible changes to them
+come only with a new major version, before 1.0 with a new minor version, and the [changelog](../CHANGELOG.md) says so.
+Any version may add arguments to a hook, because an implementation names those that it takes. Everything else may change
+at any time.
 
 """
 

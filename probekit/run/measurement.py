@@ -141,6 +141,7 @@ class Measurement:
         begun.close()
         for running in begun.running:
             running.sources.end(ending.moment)
+            running.drain()
             running.end()
         self._stream()
         for running in begun.running:

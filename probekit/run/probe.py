@@ -170,8 +170,7 @@ class Running:
         self.aggregate()
 
     def end(self) -> None:
-        """The run is over: the last is drained."""
-        self.drain()
+        """The run is over, and all was drained."""
         for part in (self._own, *self._added):
             if isinstance(part.aggregator, Ender):
                 try:

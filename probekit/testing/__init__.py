@@ -126,6 +126,7 @@ class Harness:
             running.take(decoders[batch.source], batch)
         for _ in range(recording.snapshots[:-1].count(len(recording.batches))):
             running.figures()
+        running.end()
         return _snapshot(running, self.kernel, time.time(), recording.attached)
 
     @contextmanager
@@ -172,6 +173,9 @@ class Live:
     def snapshot(self) -> Snapshot:
         """The figures as they are now."""
         self._running.drain()
+        return self._figures()
+
+    def _figures(self) -> Snapshot:
         self._snapshots.append(len(self._recorded))
         return _snapshot(self._running, self._kernel, self._begun.clock.unix(self._begun.began), self.attached)
 
@@ -187,7 +191,9 @@ class Live:
         """Ends the measurement and detaches; the last figures."""
         if self._last is None:
             self.close()
-            self._last = self.snapshot()
+            self._running.drain()
+            self._running.end()
+            self._last = self._figures()
             self._running.loaded.detach()
         return self._last
 

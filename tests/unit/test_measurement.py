@@ -92,7 +92,7 @@ class Probe:
         self._slow = 0
 
     def end(self) -> None:
-        self.drain()
+        self._done.append("over")
 
     def stream(self) -> Events | None:
         return self.events.pop() if self.events else None
@@ -176,7 +176,7 @@ def test_the_gate_is_closed_before_the_last_drain_and_nothing_is_detached_before
     made = Made(monkeypatch, end=SECOND // 2)
     made.run(1.0)
     after = made.done[made.done.index("closed") :]
-    assert after == ["closed", "end", "end", "drain", "drain", "detach", "detach"]
+    assert after == ["closed", "end", "end", "drain", "over", "drain", "over", "detach", "detach"]
     assert [probe.sources.moment for probe in made.probes] == [SECOND // 2] * 2
 
 
