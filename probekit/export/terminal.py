@@ -17,7 +17,7 @@ from .safe import visible
 
 _WIDE = 100  # columns, below which figures are as short as can be read
 _TIMES = "_us"  # how the name of a column ends that is in microseconds
-_LEFT_OUT = ("p75", "p95")
+_LEFT_OUT = ("std dev", "p75", "p95")
 _UNITS = (("µs", 1.0), ("ms", 1e3), ("s", 1e6))
 _PIPE_WIDTH = 10_000  # a pipe has no width: a row is a line
 
@@ -44,11 +44,12 @@ def tables(snapshot: Snapshot, rows: int, wide: bool) -> str:
         markup=False, emoji=False, color_system=colours,
     )  # fmt: skip
     with console.capture() as shown:
-        _print(console, snapshot, rows, wide)
+        render(console, snapshot, rows, wide)
     return shown.get()
 
 
-def _print(console: Console, snapshot: Snapshot, rows: int, wide: bool) -> None:
+def render(console: Console, snapshot: Snapshot, rows: int, wide: bool) -> None:
+    """Prints a snapshot, as fits a console's width."""
     figures = snapshot.figures
     console.print(_text(snapshot.probe, "bold"), _summary(snapshot))
     for unit in dict.fromkeys(d.unit for d in figures.distributions):
@@ -76,18 +77,27 @@ def _summary(snapshot: Snapshot) -> Text:
 
 def _percentiles(unit: str, distributions: list[Distribution], width: int) -> RichTable:
     table = RichTable(box=None, pad_edge=False, title_justify="left", header_style="bold")
-    table.add_column(_text("µs" if unit == "us" and width >= _WIDE else "" if unit == "us" else unit), no_wrap=True)
+    narrow = width < _WIDE
+    fitting = unit == "us" and narrow
     shown = [d for d in distributions if d.events]
     names = list(dict.fromkeys(name for d in shown for name in d.percentiles))
-    if width < _WIDE:
-        names = [name for name in names if name not in _LEFT_OUT]
-    for name in ("events", "min", "avg", "max", *(["std dev"] if width >= _WIDE else []), *names):
+    figures = [
+        {
+            "min": d.min,
+            "avg": d.mean,
+            "max": d.max,
+            "std dev": d.std,
+            **{name: d.percentiles.get(name) for name in names},
+        }
+        for d in shown
+    ]
+    columns = [name for name in ("min", "avg", "max", "std dev", *names) if not narrow or name not in _LEFT_OUT]
+    table.add_column("" if fitting else _text("µs" if unit == "us" else unit), no_wrap=True)
+    for name in ("events", *columns):
         table.add_column(_text(name), justify="right", no_wrap=True)
-    for d in shown:
-        deviation = [d.std] if width >= _WIDE else []
-        figures = (d.min, d.mean, d.max, *deviation, *(d.percentiles.get(name) for name in names))
-        fitting = _time if unit == "us" and width < _WIDE else _number
-        table.add_row(_text(d.name), f"{d.events:,}", *(fitting(figure) for figure in figures))
+    for d, known in zip(shown, figures, strict=True):
+        cells = ((_time if fitting else _number)(known[name]) for name in columns)
+        table.add_row(_text(d.name), f"{d.events:,}", *cells)
     return table
 
 

@@ -17,11 +17,12 @@ from typing import Any
 import attrs
 import numpy as np
 import pytest
+from rich.console import Console
 
 from probekit import Attached, Bucket, Column, Distribution, Figures, Snapshot, Table
 from probekit.attach import Fentry
 from probekit.errors import ExportError
-from probekit.export import files
+from probekit.export import files, terminal
 from probekit.export.csv import CsvConfig, CsvExporter
 from probekit.export.json import JsonConfig, JsonExporter
 from probekit.export.jsonl import JsonlConfig, JsonlExporter
@@ -564,3 +565,27 @@ def test_an_exporters_hooks_give_a_class_and_an_exporter_of_its_instance(kind: s
     config = module.probekit_config()()
     assert attrs.has(type(config))
     assert {"__enter__", "__exit__", "export"} <= set(dir(module.probekit_export(config)))
+
+
+@pytest.mark.parametrize("width", [80, 100])
+def test_figures_of_any_size_are_whole_at_any_width(width: int) -> None:
+    tiny, long = 0.04, 123_456_789.0
+    distribution = attrs.evolve(
+        _request(),
+        min=tiny,
+        mean=43_335.1,
+        max=long,
+        std=7.0,
+        percentiles={f"p{n}": 999.96 for n in (50, 75, 90, 95, 99)},
+    )
+    console = Console(file=io.StringIO(), width=width, color_system=None)
+    with console.capture() as shown:
+        terminal.render(console, _snapshot(distributions=(distribution,)), 20, False)
+    lines = shown.get().splitlines()
+    assert not any("…" in line for line in lines[:3])
+    figures = next(line for line in lines if line.startswith("request") and "157" in line).split()
+    if width == 80:
+        assert figures == ["request", "157", "0.0µs", "43.3ms", "123s", "1.0ms", "1.0ms", "1.0ms"]
+        assert [line.split() for line in lines if line.startswith("10.0.0.1:80")] == [["10.0.0.1:80", "120", "12.3µs"]]
+    else:
+        assert figures[2:6] == ["0.0", "43,335.1", "123,456,789.0", "7.0"]
