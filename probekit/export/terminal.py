@@ -70,6 +70,8 @@ def _summary(snapshot: Snapshot) -> Text:
     for name, value in snapshot.figures.summary.items():
         if isinstance(value, dict):
             parts += [f"{key} {_figure(count)}" for key, count in value.items() if count]
+        elif isinstance(value, (int, float)) and value and name.endswith(_TIMES):
+            parts.append(f"{name.removesuffix(_TIMES).replace('_', ' ')} {_time(value)}")
         elif isinstance(value, (int, float)) and value and name != "total_events":
             parts.append(f"{name.replace('_', ' ')} {_figure(value)}")
     return _text(" · ".join(parts))
