@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -36,10 +37,10 @@ class LatencyAggregator:
         self._began = began
         self._outlier = round(config.outlier * 1e9)
         self._first_bytes = config.main == "first_byte"
+        self._clients = Figure.FIRST_BYTE if self._first_bytes else Figure.REQUEST
         self._streams = streams(config)
-        self._only_slowest = (
-            self._streams and config.mode == "aggregate" and not config.slow
-        )  # what that is, is not known
+        # what an exchange takes at least that streams when it is over; where a share does, that is not known here
+        self._streams_from = slow_ns(config) if config.mode == "events" or config.slow else UNSEEN
         self._lives = Lives(ROW, config.max_closed, identity, merge_evicted, self._fold)
         self._others = np.zeros(0, ROW)
         self._primary: Figure | None = None
@@ -67,19 +68,24 @@ class LatencyAggregator:
             summary=self._summary(histograms, main),
             tables=whole,
             news=news,
-            distributions=described(histograms, main),
+            distributions=described(histograms, main, longest_is_exact=not self._first_bytes),
             lost=self._lost(),
         )
 
     def end(self) -> None:
         """The run is over: what is under way goes no further."""
-        if not self._streams or self._only_slowest:
+        if not self._streams:
             return
         self._lives.settle()
-        values = self._distributions.pending_events(self._lives.open, self._taken)
-        slow = values["latency"] + values["transfer"] >= slow_ns(self._config)
-        self._take_events({name: column[slow] for name, column in values.items()})
+        rows = chosen(self._lives.open, self._due())
+        self._take_events(self._distributions.pending_events(rows, self._taken))
         self._distributions.over = True
+
+    def _due(self) -> Array:
+        """Which open connections have an exchange that would stream if it were over now."""
+        first, lasts = self._lives.open["first"], self._lives.open["lasts"]
+        due: Array = (first != UNSEEN) & (first + lasts >= np.uint64(self._streams_from))
+        return due
 
     def stream(self) -> Table | None:
         """Exchanges since the last call."""
@@ -91,11 +97,17 @@ class LatencyAggregator:
         kept, others, owners = self._lives.rows(), self._others, dict(self._owners)
         taken, first_bytes = self._taken, self._first_bytes
 
+        @functools.cache
+        def whole() -> Array:
+            return merge_evicted(kept)
+
+        @functools.cache
+        def found() -> Table:
+            return tables.findings(findings(whole(), owners, first_bytes, self._jiffy_us))
+
         def made(news: bool) -> tuple[Table, ...]:
-            whole = merge_evicted(kept)
-            rows = chosen(whole, whole["told"] == 0) if news else whole
-            made = findings(whole, owners, first_bytes, self._jiffy_us)
-            return (tables.connections(rows, others, owners, taken, first_bytes), tables.findings(made))
+            rows = chosen(whole(), whole()["told"] == 0) if news else whole()
+            return (tables.connections(rows, others, owners, taken, first_bytes), found())
 
         return Deferred(lambda: made(news=False)), Deferred(lambda: made(news=True))
 
@@ -136,17 +148,13 @@ class LatencyAggregator:
 
         It stays what it is once there was an exchange: figures of a run that change their meaning are of no use.
         """
-        clients = Figure.FIRST_BYTE if self._first_bytes else Figure.REQUEST
         if self._primary is None:
-            self._primary = next((each for each in (clients, Figure.SERVICE) if histograms[each].events), None)
-        return self._primary or clients
+            self._primary = next((each for each in (self._clients, Figure.SERVICE) if histograms[each].events), None)
+        return self._primary or self._clients
 
     def _summary(self, histograms: Mapping[Figure, Histogram], main: Figure) -> dict[str, Any]:
         count = self._counters.get
-        whole = self._lives.open["first"] != UNSEEN
-        took = self._lives.open["first"][whole] + self._lives.open["lasts"][whole]
-        ended = 0 if self._only_slowest else int((took >= slow_ns(self._config)).sum())  # by the time of the snapshot
-        produced = {"produced": count("events", 0) + ended} if self._streams else {}
+        produced = {"produced": count("events", 0) + int(self._due().sum())} if self._streams else {}
         waiting = self._lives.open["since"]
         mine = (self._lives.open["side"] == Side.CLIENT) & (waiting > 0)
         return {
@@ -172,8 +180,7 @@ class LatencyAggregator:
         """Of each figure; with exact moments where the kernel keeps them: for each connection, and only there."""
         histograms = self._distributions.histograms(self._lives.open)
         if self._config.mode == "aggregate":
-            clients = Figure.FIRST_BYTE if self._first_bytes else Figure.REQUEST
-            for side, figure in ((Side.CLIENT, clients), (Side.SERVER, Figure.SERVICE)):
+            for side, figure in ((Side.CLIENT, self._clients), (Side.SERVER, Figure.SERVICE)):
                 histograms[figure].moments = self._moments(side)
         return histograms
 

@@ -67,6 +67,9 @@ class _Records:
         rows = len(values["start"])
         values |= {name: data.get(name, np.zeros(rows, np.uint32)) for name in _BEFORE}
         values["waited"] = data.get("waited", np.full(rows, UNSEEN, np.uint64))
+        client = values["side"] == Side.CLIENT
+        count = data["lasted"] >> np.uint64(36) & np.uint64(0xFFF)
+        values["gaps"], values["no_room"] = np.where(client, count, 0), np.where(client, 0, count)
         values["transferred"] = data["transferred"].copy()
         values["min"], values["unsplit"] = _parted(values.pop("min_unsplit"), REST_BITS)
         values["max"], values["srtt_us"] = _parted(values.pop("max_srtt_us"), REST_BITS)
@@ -103,7 +106,6 @@ def _under_way(start: Array, used: Array, lasted: Array) -> dict[str, Array]:
         "moment": used.astype(np.uint64) << np.uint64(16) | start >> np.uint64(36) & np.uint64(0xFFFF),
         "first": np.where(handed, start & np.uint64(LONGEST), np.uint64(UNSEEN)),
         "lasts": np.where(handed & goes_on, lasted & np.uint64(LONGEST), np.uint64(0)),
-        "gaps": lasted >> np.uint64(36) & np.uint64(0xFFF),
         "min_rtt_us": (lasted >> np.uint64(48)) * np.uint64(4),
     }
 

@@ -28,13 +28,12 @@ HELP = {
 _REQUEST_PARTS = (Figure.FIRST_BYTE, Figure.WIRE, Figure.WAKEUP, Figure.TRANSFER)
 
 
-def described(histograms: Mapping[Figure, Histogram], main: Figure) -> tuple[Distribution, ...]:
-    """Distributions, the main one first. No part is more than the longest of its whole, which is known exactly."""
+def described(histograms: Mapping[Figure, Histogram], main: Figure, longest_is_exact: bool) -> tuple[Distribution, ...]:
+    """Distributions, the main one first. No part is more than the longest of its whole, where that is known exactly."""
     made = {figure: histogram.distribution(figure.value, HELP[figure]) for figure, histogram in histograms.items()}
-    longest = made[Figure.REQUEST].max
-    for part in _REQUEST_PARTS:
-        if longest is not None and made[part].max is not None and main is not Figure.FIRST_BYTE:
-            made[part] = _bounded(made[part], longest)
+    longest = made[Figure.REQUEST].max if longest_is_exact else None
+    if longest is not None:
+        made |= {part: _bounded(made[part], longest) for part in _REQUEST_PARTS if made[part].max is not None}
     return tuple(made[figure] for figure in sorted(made, key=lambda figure: figure is not main))
 
 
@@ -66,10 +65,11 @@ class Distributions:
         self._streamed = {figure: Histogram() for figure in Figure}
 
     def add_events(self, values: Mapping[str, Any]) -> dict[str, Any]:
-        """Counts streamed exchanges; their columns, with waits that are no part of their exchange left out."""
+        """Counts streamed exchanges, where the kernel does not; their columns, with impossible waits left out."""
         kept = _possible(values)
-        for figure, times in _parts(kept):
-            self._streamed[figure].add(times)
+        if self._streams:
+            for figure, times in _parts(kept):
+                self._streamed[figure].add(times)
         return kept
 
     def pending_events(self, rows: Array, taken: int = 0) -> dict[str, Array]:

@@ -129,7 +129,7 @@ def _held_back(services: Services) -> Iterator[Finding]:
     """
     rows = services.rows
     client = services.side == Side.CLIENT
-    gaps, events = services.sum(np.where(rows["side"] == Side.CLIENT, rows["gaps"], 0)), services.sum(rows["events"])
+    gaps, events = services.sum(rows["gaps"]), services.sum(rows["events"])
     reply, local = _replies(services)
     lasts = services.part("stall") + services.part("transfer")
     paused = client & (events >= ENOUGH) & (gaps >= GAPS) & (gaps >= GAP_SHARE * events)
@@ -146,16 +146,14 @@ def _held_back(services: Services) -> Iterator[Finding]:
 def _replies(services: Services) -> tuple[Array, Array]:
     """Of each client's service what its server takes to send responses, ns, and whether that one is on this machine."""
     rows = services.rows
-    server = rows[rows["side"] == Side.SERVER]
-    order = np.argsort(server["id"], kind="stable")
-    ids = server["id"][order]
-    at = np.minimum(np.searchsorted(ids, rows["id"]), max(len(ids) - 1, 0))
-    there = (ids[at] == rows["id"]) & (rows["side"] == Side.CLIENT) if len(ids) else np.zeros(len(rows), bool)
-    reply = np.where(there, server["transferred"][order][at], 0) if len(ids) else np.zeros(len(rows))
-    served = np.where(there, server["events"][order][at], 0) if len(ids) else np.zeros(len(rows))
-    count = services.sum(served)
-    mean = np.divide(services.sum(reply), count, out=np.zeros(services.count), where=count > 0)
-    return mean, count > 0
+    server = rows[(rows["side"] == Side.SERVER) & (rows["id"] != 0)]
+    if not len(server):
+        return np.zeros(services.count), np.zeros(services.count, bool)
+    server = server[np.argsort(server["id"], kind="stable")]
+    at = np.minimum(np.searchsorted(server["id"], rows["id"]), len(server) - 1)
+    there = (server["id"][at] == rows["id"]) & (rows["side"] == Side.CLIENT)
+    reply, count = (services.sum(np.where(there, server[name][at], 0)) for name in ("transferred", "events"))
+    return np.divide(reply, count, out=np.zeros(services.count), where=count > 0), count > 0
 
 
 def _sent_again(services: Services) -> Iterator[Finding]:
@@ -174,11 +172,10 @@ def _sent_again(services: Services) -> Iterator[Finding]:
 
 def _no_room(services: Services, jiffy_us: float) -> Iterator[Finding]:
     """A server's peers had no room for responses, for 20 ms at least and a tenth of the time that sending took."""
-    rows = services.rows
-    server = rows["side"] == Side.SERVER
-    waited = services.sum(np.where(server, rows["gaps"] * jiffy_us, 0))
-    replies = services.sum(np.where(server, rows["transferred"], 0)) / 1e3
-    for place in np.flatnonzero((waited >= ROOM_US) & (waited * 10 >= replies)).tolist():
+    server = services.side == Side.SERVER
+    waited = services.sum(services.rows["no_room"] * jiffy_us)
+    replies = services.sum(services.rows["transferred"]) / 1e3
+    for place in np.flatnonzero(server & (waited >= ROOM_US) & (waited * 10 >= replies)).tolist():
         yield services.finding(
             place, "the reader comes late",
             f"the server waited {waited[place] / 1e3:.3g} ms for clients that had no room for more (zero window)",

@@ -38,6 +38,7 @@ ROW = np.dtype(
             "id",
             "transferred",
             "gaps",
+            "no_room",
             "since",
             "first",
             "lasts",
@@ -84,9 +85,14 @@ def _leave_out_parts(rows: Array, uncounted: Array, first_bytes: bool) -> None:
 
 def first_sum(rows: Array, first_bytes: bool) -> Array:
     """Of each row the sum of its requests up to the first byte, or of its services, ns."""
-    whole = (rows["side"] == Side.CLIENT) & (not first_bytes)
-    total: Array = rows["sum"] - np.where(whole, rows["transferred"], np.uint64(0))
+    total: Array = rows["sum"] - np.where(_has_transfers(rows, first_bytes), rows["transferred"], np.uint64(0))
     return total
+
+
+def _has_transfers(rows: Array, first_bytes: bool) -> Array:
+    """Whether transfers are in a row's sum."""
+    has: Array = (rows["side"] == Side.CLIENT) & (not first_bytes)
+    return has
 
 
 def _make_possible(rows: Array, outlier: int, first_bytes: bool) -> None:
@@ -104,8 +110,8 @@ def _make_possible(rows: Array, outlier: int, first_bytes: bool) -> None:
     rows["squares"] = np.clip(rows["squares"], total * mean, total * mean + events * (most - mean) * (mean - least))
     rows["unsplit"] = np.minimum(rows["unsplit"], rows["events"])
     rows["transferred"] = np.minimum(rows["transferred"], rows["events"] * np.uint64(outlier))
-    whole = (rows["side"] == Side.CLIENT) & (not first_bytes)
-    rows["transferred"] = np.minimum(rows["transferred"], np.where(whole, rows["sum"], rows["transferred"]))
+    whole = _has_transfers(rows, first_bytes)
+    rows["transferred"][whole] = np.minimum(rows["transferred"], rows["sum"])[whole]
     first = first_sum(rows, first_bytes)
     rows["unsplit_sum"] = np.minimum(rows["unsplit_sum"], first)
     client = rows["side"] == Side.CLIENT  # what a server's request waits is no part of its service
@@ -115,31 +121,57 @@ def _make_possible(rows: Array, outlier: int, first_bytes: bool) -> None:
 VERDICTS = ("", "network", "peer", "wakeup", "transfer", "stall", "service", "reply", "pickup")
 
 
+def averages(rows: Array, first_bytes: bool) -> dict[str, Array]:
+    """Averages of each row's exchanges, ns; not a number where they are not known.
+
+    Returns:
+        `main` and its standard `deviation`; `first`, up to the first byte of a request, or a service; `wire` of a
+        client; `wait`, a client's wakeup or a server's pickup; and `lasts`, of a response from its first part to its
+        last.
+    """
+    client = rows["side"] == Side.CLIENT
+    timed = client | (rows["wait"] > 0)  # without `pickup` no server's requests wait
+    split = np.where(timed, rows["events"] - rows["unsplit"], 0)
+    first, main = first_sum(rows, first_bytes), _ratio(rows["sum"], rows["events"])
+    wait = _ratio(rows["wait"], split)
+    wire = np.minimum(_ratio(first - rows["unsplit_sum"] - rows["wait"], split), rows["max"])
+    return {
+        "main": main,
+        "deviation": np.sqrt(np.maximum(_ratio(rows["squares"], rows["events"]) - main**2, 0)),
+        "first": _ratio(first, rows["events"]),
+        "wire": np.where(client, wire, np.nan),
+        "wait": np.where(client, np.minimum(wait, rows["max"]), wait),
+        "lasts": _ratio(rows["transferred"], rows["events"]),
+    }
+
+
 def parts(rows: Array, first_bytes: bool) -> dict[str, Array]:
     """What an average exchange of each row is made of, ns; not a number where it is not known.
 
     Of a client's wire, the smallest round-trip time is the network's, and the rest the peer's. A transfer that pauses
     as long as an acknowledgement is delayed is a stall.
     """
-    events = np.where(rows["events"] > 0, rows["events"].astype(np.float64), np.nan)
     client = rows["side"] == Side.CLIENT
-    split = np.maximum(rows["events"] - rows["unsplit"], 0).astype(np.float64)
-    split[split == 0] = np.nan
-    wait = rows["wait"] / split
-    first = first_sum(rows, first_bytes)
-    wire = np.where(np.isnan(split), first / events, (first - rows["unsplit_sum"] - rows["wait"]) / split)
+    mean = averages(rows, first_bytes)
+    wire = np.where(np.isnan(mean["wire"]), mean["first"], mean["wire"])
     network = np.minimum(rows["min_rtt_us"] * 1e3, wire)
-    lasts, stalls = rows["transferred"] / events, client & (rows["gaps"] * 2 > rows["events"])
+    stalls = client & (rows["gaps"] * 2 > rows["events"])
 
     def of(where: Array, values: Array) -> Array:
         return np.where(where, values, np.nan)
 
     return {
-        "network": of(client, network), "peer": of(client, wire - network), "wakeup": of(client, wait),
-        "transfer": of(client & ~stalls, lasts), "stall": of(stalls, lasts),
-        "service": of(~client, first / events), "reply": of(~client, lasts),
-        "pickup": of(~client & (rows["wait"] > 0), wait),
+        "network": of(client, network), "peer": of(client, wire - network), "wakeup": of(client, mean["wait"]),
+        "transfer": of(client & ~stalls, mean["lasts"]), "stall": of(stalls, mean["lasts"]),
+        "service": of(~client, mean["first"]), "reply": of(~client, mean["lasts"]),
+        "pickup": of(~client, mean["wait"]),
     }  # fmt: skip
+
+
+def _ratio(total: Array, count: Array) -> Array:
+    """total / count, not a number where there is nothing to divide by."""
+    ratio: Array = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
+    return ratio
 
 
 def verdict(rows: Array, first_bytes: bool) -> Array:
@@ -152,7 +184,7 @@ def verdict(rows: Array, first_bytes: bool) -> Array:
 
 
 SUMS = ("events", "sum", "wait", "unsplit", "unsplit_sum", "squares", "transferred", "gaps")
-TRANSPORT = ("sent", "received", "retransmits")
+TRANSPORT = ("sent", "received", "retransmits", "no_room")
 
 
 def merge(rows: Array, groups: Array, summed: tuple[str, ...] = SUMS) -> Array:
@@ -189,7 +221,6 @@ def merge_evicted(rows: Array) -> Array:
     """Parts of a connection that left the kernel's table and came again, as one row."""
     if not (rows["end"] == End.EVICTED).any():
         return rows
-    rows["gaps"][(rows["end"] == End.EVICTED) & (rows["side"] == Side.SERVER)] = 0  # the kernel's own count goes on
     who = np.ascontiguousarray(rows["who"]).view(f"V{ROW['who'].itemsize}")
     _, groups = np.unique(who, return_inverse=True)
     # The kernel uses a socket's address again: what follows an end that was no eviction is another connection.

@@ -12,7 +12,7 @@ from probekit.aggregate import chosen, ends_keys, stacked, unique_keys
 from probekit.decode import endpoint_text, identity_text, named, words
 
 from .findings import Finding
-from .rows import first_sum, verdict
+from .rows import averages, verdict
 from .values import UNSEEN, End, Origin, Side
 
 _OTHERS = "(other connections)"
@@ -30,17 +30,8 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str], taken: in
     """
     rows = chosen(rows, np.argsort(-rows["events"].astype(np.int64), kind="stable"))
     sums = stacked([rows, others])
-    events = sums["events"].astype(np.float64)
-    mean = _ratio(sums["sum"], events)
-    variance = np.maximum(_ratio(sums["squares"], events) - mean**2, 0)
-    client = sums["side"] == Side.CLIENT
-    timed = client | (sums["wait"] > 0)  # without `pickup` no server's requests wait
-    split = np.where(timed, sums["events"] - sums["unsplit"], 0)
-    wait = _ratio(sums["wait"], split)
-    wait = np.where(client, np.minimum(wait, sums["max"]), wait)
-    first = first_sum(sums, first_bytes)
-    wire = np.minimum(_ratio(first - sums["unsplit_sum"] - sums["wait"], split), sums["max"])
-    known = events > 0
+    mean = averages(sums, first_bytes)
+    client, known = sums["side"] == Side.CLIENT, sums["events"] > 0
     listed = np.arange(len(sums)) < len(rows)
     who = sums["who"]
     source = np.where(listed, endpoint_text(who["local"], who["local_port"]), _OTHERS)
@@ -67,23 +58,23 @@ def connections(rows: Array, others: Array, owners: Mapping[int, str], taken: in
             ),
             Column("events", sums["events"], total=True, help="requests of a client, services of a server"),
             Column("min_latency_us", np.where(known, sums["min"], np.nan) / 1e3, help="shortest"),
-            Column("avg_latency_us", mean / 1e3, help="average"),
+            Column("avg_latency_us", mean["main"] / 1e3, help="average"),
             Column("max_latency_us", np.where(known, sums["max"], np.nan) / 1e3, help="longest"),
-            Column("std_dev_us", np.sqrt(variance) / 1e3, help="standard deviation"),
+            Column("std_dev_us", mean["deviation"] / 1e3, help="standard deviation"),
             Column(
                 "avg_first_byte_us",
-                np.where(client, _ratio(first, events), np.nan) / 1e3,
+                np.where(client, mean["first"], np.nan) / 1e3,
                 help="average of a request's part until the first of its response is handed over",
             ),
             Column(
                 "avg_wire_us",
-                np.where(client, wire, np.nan) / 1e3,
+                mean["wire"] / 1e3,
                 help="average of a request's part until its response is at the socket",
             ),
-            Column("avg_wakeup_us", wait / 1e3, help="average time of data at the socket until handed over"),
+            Column("avg_wakeup_us", mean["wait"] / 1e3, help="average time of data at the socket until handed over"),
             Column(
                 "avg_transfer_us",
-                _ratio(sums["transferred"], events) / 1e3,
+                mean["lasts"] / 1e3,
                 help="average from the first to the last of a response: handed to a client, sent by a server",
             ),
             Column(
@@ -178,9 +169,3 @@ def events(batches: list[Any], owners: Mapping[int, str]) -> Table:
             Column("retransmits", values["retransmits"]),
         ),
     )
-
-
-def _ratio(total: Array, count: Array) -> Array:
-    """total / count, not a number where there is nothing to divide by."""
-    ratio: Array = np.divide(total, count, out=np.full(len(count), np.nan), where=count > 0)
-    return ratio

@@ -63,9 +63,9 @@ def test_segments_that_were_sent_again(side: Side) -> None:
 
 
 def test_a_reader_without_room() -> None:
-    assert found(row(Side.SERVER, transferred=100 * MS, gaps=5)) == ["the reader comes late"]
-    assert found(row(Side.SERVER, transferred=100 * MS, gaps=4)) == []
-    assert found(row(Side.SERVER, transferred=1000 * MS, gaps=5)) == []
+    assert found(row(Side.SERVER, transferred=100 * MS, no_room=5)) == ["the reader comes late"]
+    assert found(row(Side.SERVER, transferred=100 * MS, no_room=4)) == []
+    assert found(row(Side.SERVER, transferred=1000 * MS, no_room=5)) == []
 
 
 def test_a_process_that_comes_late() -> None:

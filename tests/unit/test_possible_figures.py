@@ -192,15 +192,18 @@ def measured(draw: DrawFn) -> dict[str, int]:
     values["end"], values["origin"] = draw(st.sampled_from(list(End))), draw(st.integers(1, 2))
     values["socket"] = draw(st.integers(1, 9))
     values["since"], values["waited"] = draw(TIMES), draw(SPANS)
-    values["first"], values["lasts"] = draw(st.one_of(st.just(UNSEEN), st.integers(0, LONGEST))), draw(SPANS) % 2**36
-    values["gaps"], values["moment"] = draw(st.integers(0, 2**28 - 1)), draw(TIMES) % 2**48
+    values["first"] = draw(st.one_of(st.just(UNSEEN), st.integers(0, LONGEST)))
+    values["lasts"] = draw(st.integers(0, LONGEST - values["first"] % UNSEEN))  # more is no exchange, says decode
+    values["gaps"], values["no_room"] = draw(st.integers(0, 2**28 - 1)), draw(st.integers(0, 2**28 - 1))
+    values["moment"] = draw(TIMES) % 2**48
     return values
 
 
 def decoded(source: str, records: list[dict[str, int]]) -> Columns:
     names = (
         *WRITTEN, "side", "end", "origin", "socket", "pid", "srtt_us", "local_port", "remote_port", "since", "first",
-        "lasts", "waited", "gaps", "moment", "min_rtt_us", "sent_before", "received_before", "retransmits_before",
+        "lasts", "waited", "gaps", "no_room", "moment", "min_rtt_us", "sent_before", "received_before",
+        "retransmits_before",
     )  # fmt: skip
     values: dict[str, Any] = {
         name: np.array(
