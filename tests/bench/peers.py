@@ -48,9 +48,9 @@ def in_process(module: str, *arguments: str) -> dict[str, Any]:
 
 
 @contextmanager
-def probe(*arguments: str) -> Iterator[subprocess.Popen[str]]:
-    """`probekit run latency` while it measures."""
-    command = [PROBEKIT, "run", "latency", "--export", "json:/dev/null", *arguments]
+def probe(*arguments: str, probekit: str = PROBEKIT) -> Iterator[subprocess.Popen[str]]:
+    """`probekit run latency` while it measures, of this release or of another one's command."""
+    command = [probekit, "run", "latency", "--export", "json:/dev/null", *arguments]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as running:
         try:
             assert running.stderr is not None

@@ -7,13 +7,10 @@ shows is subtracted.
 from __future__ import annotations
 
 import os
-import signal
 import socket
 import statistics
-import subprocess
 import threading
-from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from typing import Any
 
 from . import kernel_path, peers, programs
@@ -33,20 +30,17 @@ def run() -> dict[str, Any]:
     with ExitStack() as stack:
         stack.enter_context(peers.counted())
         empty = kernel_path.programs_of(stack, ["bpftrace", "-e", kernel_path.EMPTY])
-        rounds = [_round(commands if number % 2 else _reversed(commands), empty) for number in range(ROUNDS)]
+        turns = (commands, dict(reversed(commands.items())))
+        rounds = [_round(turns[number % 2], empty) for number in range(ROUNDS)]
     return {f"{parts} parts": _figures([taken[parts] for taken in rounds]) for parts in EXCHANGES}
-
-
-def _reversed(commands: dict[str, str]) -> dict[str, str]:
-    return dict(reversed(commands.items()))
 
 
 def _round(commands: dict[str, str], empty: set[int]) -> dict[int, dict[str, float]]:
     """Of each number of parts, what an exchange costs each of them, ns."""
     taken: dict[int, dict[str, float]] = {parts: {} for parts in EXCHANGES}
     for name, command in commands.items():
-        with _started(command) as pid:
-            ours = programs.held(pid)
+        with peers.probe(probekit=command) as running:
+            ours = programs.held(running.pid)
             for parts, times in EXCHANGES.items():
                 _exchange(parts, max(times // 20, 5))
                 start = programs.counts(ours | empty)
@@ -65,21 +59,6 @@ def _figures(rounds: list[dict[str, float]]) -> dict[str, Any]:
     if "before" in rounds[0]:
         found["now_of_before"] = peers.spread([taken["now"] / taken["before"] for taken in rounds])
     return found
-
-
-@contextmanager
-def _started(command: str) -> Iterator[int]:
-    """`probekit run latency` while it measures: its PID."""
-    running = subprocess.Popen(
-        [command, "run", "latency", "--export", "json:/dev/null"], stderr=subprocess.PIPE, text=True
-    )
-    try:
-        assert running.stderr is not None
-        assert running.stderr.readline().startswith("measuring")
-        yield running.pid
-    finally:
-        running.send_signal(signal.SIGINT)
-        running.wait(30)
 
 
 def _cost(start: dict[int, programs.Program], stop: dict[int, programs.Program], ids: set[int]) -> float:
